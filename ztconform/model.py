@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of a proof, frozen and free of I/O: what is deployed, what is sent, what came back, what it means.
+
+Seconds are float; an instant belongs to the monotonic clock of the agent that took it, and two agents' instants are never
+subtracted. Everything crosses JSON by `to_json`.
+"""
+
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Layer = Literal["l34", "mtls", "l7", "dns", "identity", "api"]  # who refused
+Want = Literal["allowed", "denied", "inconclusive"]  # inconclusive: in case files only, never in a scenario
+Outcome = Literal["PROVED", "VIOLATED", "INCONCLUSIVE", "NOT_SUPPORTED", "NOT_RUN"]
+Transport = Literal["TCP", "UDP", "SCTP"]
+App = Literal["http", "http2", "grpc", "tcp", "udp"]
+Kind = Literal["tcp", "udp", "http", "http2", "grpc", "tls", "dns", "api"]  # api: a manifest that must be refused
+Address = Literal["pod", "service", "headless", "name"]
+ControlKind = Literal["open", "opened", "twin"]
+Signal = Literal["answered", "timeout", "icmp", "refused", "closed", "tls-alert", "dns", "silence", "not-run"]
+Stage = Literal["exec", "dns", "connect", "tls", "request", "done"]
+Manifest = Mapping[str, Any]  # parsed and rendered: no placeholder is left in it
+
+OUTSIDE = ""  # the namespace of a host outside the cluster network
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """Name a workload, a pod, a Service, or (with an empty name) a namespace; namespace "" is an outsider."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace or 'outsider'}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """Declare a port of a workload: its own number, and the number that its Service gives it."""
+
+    number: int
+    name: str = ""
+    protocol: Transport = "TCP"
+    app: App = "http"
+    service: int | None = None  # None: not in the workload's Service
+    listening: bool = True  # False: declared, but nobody serves it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Declare pods of one kind: their ports, labels, account and placement."""
+
+    ref: Ref
+    ports: tuple[Port, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    service_account: str = "default"
+    meshed: bool = False
+    replicas: int = 1
+    node: int | None = None  # 0, 1 ... of the nodes there are; None: the cluster's choice
+    # A prober with the same labels and account on the node where the workload is not, never ready and so never an endpoint:
+    # with it every denial is probed from the same node and across nodes.
+    satellite: bool = False
+    fixed_address: str = ""  # an outsider's IPv4 address where it stands in for a well-known one (cloud metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Declare everything that must run before a policy is applied."""
+
+    namespaces: Mapping[str, Mapping[str, str]]
+    workloads: tuple[Workload, ...]
+    services: tuple[Manifest, ...] = ()  # beside each workload's own
+    outsiders: tuple[Workload, ...] = ()
+    mesh: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """Tell where a pod (or an outsider) really is."""
+
+    ref: Ref
+    workload: Ref
+    node: int | None  # None: outside the cluster
+    addresses: tuple[str, ...]  # IPv4 first, then IPv6 where there is one
+    serves: bool = True  # False: a satellite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Say what to send, from where, to where."""
+
+    source: Ref
+    target: Ref
+    port: int  # always the workload's own number, also through a Service
+    address: Address = "service"
+    via: Ref | None = None  # another Service than the workload's own
+    kind: Kind = "http"
+    family: Literal[4, 6] = 4
+    method: str = "GET"
+    path: str = "/"  # raw, latin-1; the queried name for kind "dns"
+    headers: tuple[tuple[str, str], ...] = ()
+    host: str | None = None
+
+    @property
+    def transport(self) -> Transport:
+        """Return the transport protocol; a DNS probe asks by UDP."""
+        return "UDP" if self.kind in ("udp", "dns") else "TCP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Demand one verdict of one probe."""
+
+    id: str  # stable: evidence, mutants and the diff of two nights join on it
+    probe: Probe
+    want: Want
+    by: frozenset[Layer] = frozenset()  # layers that may refuse; empty unless want is "denied"
+    identity: str | None = None  # principal that the server must report
+    control: ControlKind = "open"
+    twin: str | None = None  # id of the allowed row that differs in the tested attribute alone
+    named: frozenset[str] = frozenset()  # policies ("namespace/name") that the denial must be attributed to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Say one way to send a row's probe: from one pod, and by pod address to one pod."""
+
+    id: str  # the row's id and its variant
+    row: str
+    probe: Probe  # source is a pod; target is a pod where the address is "pod"
+    targets: tuple[Ref, ...]  # pods that may answer
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Report what one probe met; what could not be sent is signal "not-run", never an exception."""
+
+    attempt: str
+    nonce: str  # secrets.token_hex, one per attempt sent
+    sent: float
+    ended: float
+    signal: Signal
+    stage: Stage
+    detail: str = ""  # errno, ICMP type/code, rcode
+    source: str = ""  # "address port" the probe left from
+    peer: str = ""  # "address port" it was sent to
+    status: int | None = None
+    server: str = ""  # the Server header
+    body: str = ""  # at most 512 characters
+    backend: str = ""  # "namespace/pod" by the agent's own mark in the answer; "" for an answer that is not an agent's
+    boot: str = ""  # boot ID by the same mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vital:
+    """Report one server port in one round: evidence that silence towards it is not its own."""
+
+    server: Ref
+    port: int
+    transport: Transport
+    boot: str
+    answers_itself: bool
+    ready: bool
+    in_endpoints: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bystander:
+    """Report one pair that no policy selects, between the nodes (None: outside) that the rows use."""
+
+    nodes: tuple[int | None, int | None]
+    transport: Transport
+    through: bool | None  # None: could not be asked
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """Hold what one round of probes brought, with the controls of that same round."""
+
+    observations: tuple[Observation, ...]  # same order and length as the attempts
+    vitals: tuple[Vital, ...]
+    bystanders: tuple[Bystander, ...]
+    foreign: frozenset[str] = frozenset()  # policies that are not ours and select our pods
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Report one nonce that a server saw; sequence has no gaps within one boot."""
+
+    nonce: str
+    boot: str
+    sequence: int
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Name what denied a probe."""
+
+    nonce: str
+    layer: Layer
+    policies: tuple[str, ...]  # "namespace/name"; for an implicit denial those that select the endpoint
+    explicit: bool  # False: "default deny" of the endpoint, no rule names the denial
+    direction: Literal["ingress", "egress", ""]
+    endpoint: Ref | None
+    source: Literal["nflog", "access-log", "hubble", "goldmane", "metric"]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.policies) or "no policy"
+        if self.explicit:
+            return names
+        return f"default deny {self.direction} of {self.endpoint}, selected by {names}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Describe how a denial of one layer looks on one stack."""
+
+    name: str  # a code of the catalogue: DROP, ICMP ...
+    layer: Layer
+    kinds: frozenset[Kind]
+    signal: Signal
+    stages: frozenset[Stage]
+    detail: str = ""  # a regular expression that the whole detail must match; "" matches anything
+    caused: bool = False  # True: the stack logs every such denial, so that one without a cause is INCONCLUSIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Say what one attempt means."""
+
+    kind: Literal["ALLOWED", "DENIED", "INCONCLUSIVE"]
+    why: str  # one clause for a human
+    layer: Layer | None = None
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """Start, restart or end a workload's pods."""
+
+    action: Literal["start", "restart", "terminate", "complete", "remove"]
+    workload: Ref
+    spec: Workload | None = None  # for "start"
+    reuse: Ref | None = None  # for "start": take over the addresses of this workload, which has ended
+    grace: float = 0.0  # for "terminate": seconds for which it goes on serving, no endpoint any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Change the cluster, then demand rows."""
+
+    name: str = ""
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Manifest, ...] = ()
+    relabel: tuple[tuple[Ref, Mapping[str, str | None]], ...] = ()  # a namespace is a Ref with an empty name
+    lifecycle: tuple[Lifecycle, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What prove(), a case file and a mutant become; nothing else can be proved."""
+
+    id: str
+    topology: Topology
+    steps: tuple[Step, ...]
+    refuse: tuple[Manifest, ...] = ()  # manifests that must be refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Measure, on the client's clock, how long a denied row went on being answered after apply began."""
+
+    seconds: float  # last answered probe's sending after the marker before apply; 0: none was answered
+    spacing: float  # seconds between two probes: what the figure is worth
+    sent: int  # probes sent after the marker
+
+    def __str__(self) -> str:
+        if self.seconds < self.spacing:
+            return f"< {self.spacing * 1e3:.0f} ms"
+        return f"{self.seconds * 1e3:.0f} ms (every {self.spacing * 1e3:.0f} ms)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """Tell how a row came out, and everything needed to believe it."""
+
+    row: Row
+    outcome: Outcome
+    why: str
+    control: str  # the control that held: open, opened, twin, or why none did
+    window: Window | None
+    observations: tuple[Observation, ...]  # the ones that decided, at most a few
+    cause: Cause | None
+    fate: str = ""  # what the servers say of the deciding nonces
+    policies: tuple[Manifest, ...] = ()  # in force when it was decided
+    repeat: str = ""  # a command that sends the probe again
+
+
+def of_manifest(manifest: Manifest) -> str:
+    """Return "Kind namespace/name" for messages, whatever is missing from the manifest."""
+    metadata = manifest.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    kind = manifest.get("kind", "object")
+    return f"{kind} {metadata.get('namespace', 'default')}/{metadata.get('name', '?')}"
+
+
+def is_ipv6(address: str) -> bool:
+    """Return whether an address is IPv6."""
+    return ipaddress.ip_address(address).version == 6
+
+
+def to_json(value: Any) -> Any:
+    """Return the value in JSON's own types: dataclasses as objects, sets sorted, a Ref as "namespace/name"."""
+    if isinstance(value, Ref):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_json(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    return value

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policies of a case: rendered, mutated, applied, read back, taken away and put back."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ztconform.cluster import Cluster
+from ztconform.model import Manifest, Ref, Step
+from ztconform.placeholders import render
+
+Mutate = Callable[[Manifest], Manifest | None]
+
+
+def key(manifest: Manifest) -> tuple[str, str, str]:
+    """Return what identifies an object: kind, namespace, name."""
+    metadata: Mapping[str, Any] = manifest.get("metadata") or {}
+    return str(manifest.get("kind")), str(metadata.get("namespace") or "default"), str(metadata.get("name"))
+
+
+def allow_all(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
+    """Return the smallest policies that open namespaces which deny by themselves (control `opened`)."""
+    return tuple(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "ztconform-opened", "namespace": namespace},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]},
+        }
+        for namespace in sorted(set(namespaces))
+    )
+
+
+class Changes:
+    """Keep what is in force, so that it can be taken away and put back."""
+
+    def __init__(self, cluster: Cluster, mutate: Mutate | None) -> None:
+        self._cluster = cluster
+        self._mutate = mutate
+        self._force: dict[tuple[str, str, str], Manifest] = {}
+
+    def do(self, step: Step) -> None:
+        """Perform a step with its manifests rendered and mutated.
+
+        Raises Rejected for a manifest that the cluster refuses, and UsageError for a placeholder that cannot be filled.
+        """
+        pods, resolver = self._cluster.pods(), self._cluster.facts().resolver
+        rendered = [render(m, pods, resolver) for m in step.apply]
+        mutated = [m if self._mutate is None else self._mutate(m) for m in rendered]
+        apply = tuple(m for m in mutated if m is not None)
+        self._cluster.perform(replace(step, apply=apply))
+        for manifest in step.delete:
+            self._force.pop(key(manifest), None)
+        self._force.update((key(m), m) for m in apply)
+
+    def in_force(self) -> tuple[Manifest, ...]:
+        """Return the policies that were applied and not deleted."""
+        return tuple(self._force.values())
+
+    def missing(self) -> str:
+        """Return which policies the cluster does not report back as they were applied, or ""."""
+        reported = {key(m): m.get("spec") for m in self._cluster.policies()}
+        wrong = [k for k, m in self._force.items() if reported.get(k, "absent") != m.get("spec")]
+        return ", ".join(f"{kind} {namespace}/{name}" for kind, namespace, name in wrong)
+
+    def lift(self) -> None:
+        """Take every policy away, remembering them."""
+        if self._force:
+            self._cluster.perform(Step(delete=self.in_force()))
+
+    def restore(self) -> None:
+        """Put back what `lift` took away."""
+        if self._force:
+            self._cluster.perform(Step(apply=self.in_force()))
+
+    def open(self, namespaces: Iterable[str]) -> tuple[Manifest, ...]:
+        """Apply allow-all policies to these namespaces and return them; they are none of the case's policies."""
+        manifests = allow_all(namespaces)
+        self._cluster.perform(Step(apply=manifests))
+        return manifests
+
+    def close(self, manifests: tuple[Manifest, ...]) -> None:
+        """Delete what `open` applied."""
+        if manifests:
+            self._cluster.perform(Step(delete=manifests))
+
+
+def ended_by(step: Step) -> frozenset[Ref]:
+    """Return the workloads whose pods the step ends or replaces."""
+    return frozenset(x.workload for x in step.lifecycle if x.action != "start")
+
+
+def touched_by(step: Step) -> frozenset[Ref]:
+    """Return the workloads whose pods, readiness or membership the step changes on purpose."""
+    return frozenset(x.workload for x in step.lifecycle) | frozenset(ref for ref, _ in step.relabel if ref.name)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three ways to poll rounds: until open, until converged, and while it holds; each with a deadline."""
+
+from collections.abc import Sequence
+from time import monotonic
+
+from ztconform.proof.examiner import Examiner
+from ztconform.proof.trial import Finding, Trial
+
+
+def until_open(examiner: Examiner, trials: Sequence[Trial]) -> list[tuple[Trial, tuple[Finding, ...]]]:
+    """Send rows that must pass now until they all do or the converge deadline is over; return what came last."""
+    pending = list(trials)
+    last: dict[str, tuple[Finding, ...]] = {}
+    deadline = monotonic() + examiner.facts.timeouts.converge
+    while pending:
+        last.update(examiner.round(pending, opening=True))
+        pending = [t for t in pending if closed(last[t.row.id])]
+        if monotonic() >= deadline:
+            break
+    return [(t, last[t.row.id]) for t in trials]
+
+
+def closed(findings: Sequence[Finding]) -> str:
+    """Return why findings are not all ALLOWED, or ""; none at all are not."""
+    if not findings:
+        return "nothing was sent"
+    return next((f.verdict.why for f in findings if f.verdict.kind != "ALLOWED"), "")
+
+
+def converge(examiner: Examiner, trials: Sequence[Trial]) -> None:
+    """Poll until every row shows its expectation; those that do not within the deadline turn red."""
+    deadline, rounds = monotonic() + examiner.facts.timeouts.converge, 0
+    while trials:
+        findings = examiner.round(trials)
+        rounds += 1
+        wrong = [t for t in trials if not t.met_by(findings[t.row.id])]
+        if not wrong:
+            return
+        # Two rounds at least: the patience of one allowed probe can be longer than the deadline.
+        if monotonic() >= deadline and rounds > 1:
+            for trial in wrong:
+                trial.blame_round(findings[trial.row.id])
+            return
+
+
+def hold(examiner: Examiner, trials: Sequence[Trial]) -> None:
+    """Demand consecutive good rounds for the hold time.
+
+    A round that contradicts a row turns it red at once; one that merely proves nothing starts the count anew, until
+    the converge deadline has passed a second time.
+    """
+    timeouts = examiner.facts.timeouts
+    deadline = monotonic() + timeouts.hold + timeouts.converge
+    holding, since, rounds = [t for t in trials if not t.red], monotonic(), 0
+    while holding and (rounds < timeouts.hold_rounds or monotonic() - since < timeouts.hold):
+        findings = examiner.round(holding)
+        rounds += 1
+        overdue = monotonic() >= deadline
+        again = False
+        for trial in holding:
+            mine = findings[trial.row.id]
+            trial.remember(mine)
+            if trial.contradicted_by(mine) or (overdue and not trial.met_by(mine)):
+                trial.blame_round(mine)
+            elif not trial.met_by(mine):
+                again = True
+            elif trial.row.twin is not None:
+                _compare(trial, findings.get(trial.row.twin, ()))
+        if again:
+            since, rounds = monotonic(), 0
+        holding = [t for t in holding if not t.red]
+    for trial in holding:
+        trial.held = True
+        _attribute(trial)
+
+
+def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
+    why = closed(twin)
+    if why:
+        trial.blame("INCONCLUSIVE", f"its twin {trial.row.twin} did not pass in the same round: {why}")
+    elif trial.row.control == "twin":
+        trial.control = "twin"
+
+
+def _attribute(trial: Trial) -> None:
+    """Demand that the denial is attributed to exactly the policies that the row names."""
+    if not trial.row.named:
+        return
+    for finding in trial.deciding:
+        if finding.cause is None:
+            trial.blame("INCONCLUSIVE", "nothing tells what denied it", [finding])
+        elif frozenset(finding.cause.policies) != trial.row.named:
+            wanted = ", ".join(sorted(trial.row.named))
+            trial.blame("VIOLATED", f"attributed to {finding.cause}, not to {wanted}", [finding])

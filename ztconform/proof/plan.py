@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From which pods to which pods a row's probe is sent; when it is sent, and what it means, is for `protocol` and `judge`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ztconform.model import OUTSIDE, Attempt, Case, Pod, Probe, Ref, Row, Topology
+from ztconform.timeouts import Timeouts
+
+SELF_THROUGH_SERVICE = "a pod that calls itself through a Service is recorded, never judged"
+
+
+def with_satellites(case: Case) -> Topology:
+    """Return the case's topology with a prober on the other node beside every workload that is to be denied at L3/L4."""
+    sources = {r.probe.source for s in case.steps for r in s.rows if r.want == "denied" and "l34" in r.by}
+    workloads = tuple(replace(w, satellite=True) if w.ref in sources else w for w in case.topology.workloads)
+    return replace(case.topology, workloads=workloads)
+
+
+def service_of(probe: Probe) -> Ref:
+    """Return the Service that the probe goes through."""
+    if probe.via is not None:
+        return probe.via
+    name = probe.target.name
+    return Ref(probe.target.namespace, f"{name}-headless" if probe.address == "headless" else name)
+
+
+def attempts(
+    row: Row, pods: Sequence[Pod], endpoints: Callable[[Ref], Sequence[Ref]], timeouts: Timeouts
+) -> tuple[tuple[Attempt, ...], str]:
+    """Return every way to send the row's probe now, or none and the reason why.
+
+    A source is every pod of its workload, its satellite included; a target by pod address every serving pod.
+    """
+    probe = row.probe
+    sources = [p for p in pods if probe.source in (p.workload, p.ref)]
+    targets = [p for p in pods if probe.target in (p.workload, p.ref) and p.serves]
+    if not sources:
+        return (), f"no pod of {probe.source} is there"
+    if not targets:
+        return (), f"no pod of {probe.target} is there"
+    itself = sources[0].workload == targets[0].workload
+    timeout = timeouts.allowed if row.want == "allowed" else timeouts.denied
+    if probe.address == "pod" or probe.target.namespace == OUTSIDE:
+        pairs = [(s, t) for s in sources for t in targets if not (itself and not s.serves)]
+        return tuple(_attempt(row, s, t.ref, (t.ref,), timeout) for s, t in pairs), ""
+    if itself:
+        return (), SELF_THROUGH_SERVICE
+    behind = tuple(endpoints(service_of(probe)))
+    if not behind:
+        return (), f"no endpoint stands behind Service {service_of(probe)}"
+    return tuple(_attempt(row, s, probe.target, behind, timeout) for s in sources), ""
+
+
+def _attempt(row: Row, source: Pod, target: Ref, may_answer: tuple[Ref, ...], timeout: float) -> Attempt:
+    probe = replace(row.probe, source=source.ref, target=target)
+    return Attempt(id=f"{row.id} [{source.ref} -> {target}]", row=row.id, probe=probe, targets=may_answer, timeout=timeout)
+
+
+def as_opening(attempt: Attempt, timeouts: Timeouts) -> Attempt:
+    """Return the attempt as it is sent where it must pass: with the patience of an allowed probe."""
+    return replace(attempt, timeout=timeouts.allowed)

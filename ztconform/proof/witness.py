@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the servers' own logs say of every nonce that was sent: each allowed one seen, no denied one seen."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ztconform.cluster import Cluster
+from ztconform.model import Ref, Sighting
+from ztconform.proof.trial import Trial
+
+Log = Mapping[Ref, Sequence[Sighting] | None]
+
+
+def read(cluster: Cluster, trials: Collection[Trial]) -> Log:
+    """Return the log of every server that a row of these could have reached."""
+    return cluster.seen({server for trial in trials for server in trial.servers})
+
+
+def nonces(log: Log) -> frozenset[str]:
+    """Return every nonce in a log."""
+    return frozenset(s.nonce for sightings in log.values() for s in sightings or ())
+
+
+def testify(trial: Trial, log: Log) -> None:
+    """Hold a row's findings against the servers' log; a contradiction, a gap or a missing log turns it red."""
+    servers = trial.servers
+    mute = sorted(str(s) for s in servers if log.get(s) is None)
+    if mute:
+        trial.blame("INCONCLUSIVE", f"the log of {', '.join(mute)} could not be read, or has a gap")
+        return
+    seen = {s.nonce: (server, s) for server in servers for s in log[server] or ()}
+    for nonce, finding in trial.silent.items():
+        if nonce in seen:
+            server, sighting = seen[nonce]
+            trial.fate = f"{nonce} was seen by {server} as its #{sighting.sequence}, although the client heard nothing"
+            trial.blame("VIOLATED", f"{server} saw a request that its client believed denied", [finding])
+            return
+    for nonce, finding in trial.answered.items():
+        if nonce not in seen:
+            trial.fate = f"{nonce} was answered, but is in no server's log"
+            trial.blame("INCONCLUSIVE", "the server's own log does not know a request that was answered", [finding])
+            return
+        server, sighting = seen[nonce]
+        if finding.observation.boot and sighting.boot != finding.observation.boot:
+            trial.blame("INCONCLUSIVE", f"{server} has restarted between answering and being asked", [finding])
+            return
+        if trial.row.identity is not None and sighting.identity != trial.row.identity:
+            trial.fate = f"{nonce} was seen by {server} as {sighting.identity or 'nobody'}"
+            trial.blame("VIOLATED", f"{server} saw {sighting.identity or 'no identity'}, not {trial.row.identity}", [finding])
+            return
+    names = ", ".join(sorted(str(s) for s in servers))
+    if trial.silent:
+        trial.fate = f"none of {len(trial.silent)} nonces was seen by {names}"
+    elif trial.answered:
+        trial.fate = f"all {len(trial.answered)} nonces were seen by {names}"
+    else:
+        trial.fate = f"no nonce could have reached {names}"

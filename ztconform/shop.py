@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sample shop that every scenario is played in: five workloads, their twins in another namespace, three outsiders."""
+
+from dataclasses import dataclass
+
+from ztconform.model import OUTSIDE, Port, Ref, Topology, Workload
+from ztconform.rows import Peer
+
+NAMESPACE, TWIN = "shop", "shop-twin"
+METADATA_ADDRESS = "169.254.169.254"  # of the big clouds' metadata services; here always a host of our own
+
+_HTTP = Port(number=8080, name="http", service=80)
+_PAYMENT_PORTS = (
+    _HTTP,
+    Port(number=9090, name="metrics", service=9090),
+    *(Port(number=n, name=f"ledger-{n}", app="tcp", service=n) for n in (6999, 7000, 7001, 7002)),
+    Port(number=7001, name="events", protocol="UDP", app="udp", service=7001),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """Hold the shop's peers and the topology that deploys them."""
+
+    topology: Topology
+    frontend: Peer
+    products: Peer
+    payment: Peer
+    checkout: Peer
+    legacy: Peer  # a client from before the mesh
+    twin_frontend: Peer  # same labels and account as frontend, in another namespace
+    twin_payment: Peer
+    twin_checkout: Peer
+    other_dns: Peer  # a pod that really listens on port 53 and is not the cluster's resolver
+    resolver: Peer
+    world: Peer  # an outsider
+    excepted: Peer  # another address outside, in the same network as `world`
+    metadata: Peer  # an outsider at the cloud metadata address
+
+
+def _workload(namespace: str, name: str, ports: tuple[Port, ...] = (_HTTP,), *, meshed: bool = True) -> Workload:
+    tier = "web" if name == "frontend" else "backend"
+    labels = {"app": name, "tier": tier}
+    if name == "checkout":
+        labels["role"] = "caller"
+    return Workload(ref=Ref(namespace, name), ports=ports, labels=labels, service_account=name, meshed=meshed)
+
+
+def _outsider(name: str, address: str = "") -> Workload:
+    ports = (Port(number=80 if address else 8080, name="http"),)
+    return Workload(ref=Ref(OUTSIDE, name), ports=ports, fixed_address=address)
+
+
+def shop() -> Shop:
+    """Return the sample shop."""
+    workloads = {
+        "frontend": _workload(NAMESPACE, "frontend"),
+        "products": _workload(NAMESPACE, "products"),
+        "payment": _workload(NAMESPACE, "payment", _PAYMENT_PORTS),
+        "checkout": _workload(NAMESPACE, "checkout"),
+        "legacy": _workload(NAMESPACE, "legacy", meshed=False),
+        "twin_frontend": _workload(TWIN, "frontend"),
+        "twin_payment": _workload(TWIN, "payment", _PAYMENT_PORTS),
+        "twin_checkout": _workload(TWIN, "checkout"),
+        "other_dns": _workload(
+            TWIN,
+            "other-dns",
+            (
+                Port(number=53, name="dns", protocol="UDP", app="udp", service=53),
+                Port(number=53, name="dns-tcp", app="tcp", service=53),
+            ),
+            meshed=False,
+        ),
+    }
+    outsiders = {
+        "world": _outsider("world"),
+        "excepted": _outsider("excepted"),
+        "metadata": _outsider("metadata", METADATA_ADDRESS),
+    }
+    topology = Topology(
+        namespaces={NAMESPACE: {"team": "shop"}, TWIN: {"team": "twin"}},
+        workloads=tuple(workloads.values()),
+        outsiders=tuple(outsiders.values()),
+    )
+    # The resolver is the cluster's own; only its name and ports are known here.
+    dns = Workload(
+        ref=Ref("kube-system", "kube-dns"),
+        ports=(Port(number=53, name="dns", protocol="UDP", app="udp", service=53),),
+    )
+    peers = {name: Peer(w) for name, w in {**workloads, **outsiders}.items()}
+    return Shop(topology=topology, resolver=Peer(dns), **peers)

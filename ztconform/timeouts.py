@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long each phase may take, all in seconds; a stack hands one of these to the proof protocol."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Bound every wait of a proof, in seconds."""
+
+    denied: float  # a probe that is expected to be denied gives up after this
+    allowed: float  # a probe that is expected to pass; survives two SYN retransmissions (1 s + 2 s)
+    converge: float  # after apply, every row must show its expectation within this
+    hold: float  # and then keep showing it for at least this
+    hold_rounds: int  # in at least so many consecutive rounds
+    spacing: float  # between two probes of one denied row in the open-loop stream
+    stream_rate: float  # probes per second over all denied rows; more rows than that widen the spacing
+
+
+# Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
+LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
