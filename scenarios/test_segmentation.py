@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentation at L3/L4: who may open a connection to whom, on which port, across namespaces, and how soon that holds."""
+
+from ztconform import allowed, denied, requirement, step
+
+
+@requirement(id="N01")
+def test_default_deny_ingress_holds_by_pod_address_and_by_service(shop, prove):
+    prove(
+        policy="default-deny-ingress",
+        rows=[
+            allowed(shop.frontend, "GET", shop.twin_payment),
+            denied(shop.frontend, "GET", shop.payment.by("pod")),
+            denied(shop.frontend, "GET", shop.payment.by("service")),
+            denied(shop.frontend, "GET", shop.payment.by("headless")),
+            denied(shop.twin_frontend, "UDP", shop.payment.by("pod")),
+        ],
+    )
+
+
+@requirement(id="N02")
+def test_default_deny_egress_blocks_cluster_and_world(shop, prove):
+    prove(
+        policy="default-deny-egress",
+        rows=[
+            allowed(shop.twin_frontend, "GET", shop.products),
+            denied(shop.frontend, "GET", shop.products),
+            denied(shop.frontend, "GET", shop.twin_payment.by("pod")),
+            denied(shop.frontend, "GET", shop.world),
+            denied(shop.frontend, "GET", shop.metadata),
+        ],
+    )
+
+
+@requirement(id="N03")
+def test_only_the_declared_peer_and_ports_pass(shop, prove):
+    prove(
+        policy="payment-ports",
+        rows=[
+            *(allowed(shop.checkout, "TCP", shop.payment.on(port)) for port in ("http", 7000, 7001)),
+            denied(shop.frontend, "TCP", shop.payment.on("http")),
+            denied(shop.checkout, "TCP", shop.payment.on("metrics")),
+            *(denied(shop.checkout, "TCP", shop.payment.on(port)) for port in (6999, 7002)),
+            denied(shop.checkout, "UDP", shop.payment.on(7001, "UDP")),
+        ],
+    )
+
+
+@requirement(id="N04")
+def test_the_same_labels_in_another_namespace_are_denied(shop, prove):
+    prove(
+        policy="payment-from-own-checkout",
+        rows=[
+            allowed(shop.checkout, "GET", shop.payment),
+            denied(shop.twin_checkout, "GET", shop.payment),
+            denied(shop.twin_checkout, "GET", shop.payment.by("pod")),
+        ],
+    )
+
+
+@requirement(id="N06")
+def test_under_default_deny_only_the_detected_resolver_answers(shop, prove):
+    prove(
+        policy="egress-dns-only",
+        rows=[
+            allowed(shop.checkout, "DNS", shop.resolver, "payment"),
+            denied(shop.checkout, "UDP", shop.other_dns.on(53, "UDP")),
+            denied(shop.checkout, "TCP", shop.other_dns.on(53)),
+            denied(shop.checkout, "GET", shop.payment),
+        ],
+    )
+
+
+@requirement(id="N13")
+def test_an_ipblock_admits_the_listed_host_and_not_the_excepted_one(shop, prove):
+    prove(
+        policy="payment-from-listed-hosts",
+        rows=[
+            allowed(shop.world, "GET", shop.payment),
+            allowed(shop.checkout, "GET", shop.payment.by("pod")),
+            denied(shop.excepted, "GET", shop.payment),
+            denied(shop.frontend, "GET", shop.payment.by("pod")),
+        ],
+    )
+
+
+@requirement(id="N14")
+def test_policy_types_close_the_directions_they_list_and_no_other(shop, prove):
+    inward, outward = (shop.frontend, "GET", shop.products), (shop.products, "GET", shop.payment)
+    other = (shop.frontend, "GET", shop.payment)
+    prove(
+        policy="products-ingress-only",
+        rows=[allowed(*outward), denied(*inward)],
+        steps=[step(policy="products-both-ways", rows=[allowed(*other), denied(*outward), denied(*inward)])],
+    )
+
+
+@requirement(id="N16")
+def test_whoever_gains_or_loses_a_label_gains_or_loses_access(shop, prove):
+    legacy, checkout, twin = ((c, "GET", shop.payment) for c in (shop.legacy, shop.checkout, shop.twin_checkout))
+    relabel = {shop.legacy: {"role": "caller"}, shop.checkout: {"role": None}}
+    prove(
+        policy="labelled-callers-only",
+        rows=[allowed(*checkout), denied(*legacy), denied(*twin)],
+        steps=[
+            step(relabel=relabel, rows=[allowed(*legacy), denied(*checkout), denied(*twin)]),
+            step(relabel_namespaces={"shop-twin": {"partner": "yes"}}, rows=[allowed(*twin), denied(*checkout)]),
+        ],
+    )
