@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one connection or one datagram meets on the wire: a state machine per socket, driven by the poller.
+
+What is sent, and what the answer is worth, is for `prober` and `lookup`; so is the time limit.
+
+Why TCP probes end in a reset (SO_LINGER 0). The side that closes first keeps the connection in TIME_WAIT for 60 s: at the
+server that is 300,000 entries at 5,000 probes/s, and at the client it holds one of 28,232 source ports, gone after 6 s. Nothing
+can be lost: a connection is closed only when its answer is complete or no longer wanted. A reset also ends the conntrack entry,
+and the next SYN from that port replaces it (nf_conntrack reopens a flow that its opener reset), so that it is judged afresh.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import errqueue
+from .poller import FAILED, READABLE, WRITABLE
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from .poller import Poller
+    from .readers import Reader
+    from .sourceports import SourcePorts
+    from .wire import OnSent, OpenSocket
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in Python's socket module
+_RECEIVE = 65536
+_RESEND_AFTER = (0.2, 0.4, 0.8)  # seconds between datagrams: 0.2, 0.6 and 1.4 after the first
+_PORT_TRIES = 16
+_CLOSED = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
+
+
+class Outcome(NamedTuple):
+    """Say how an exchange ended, in the words of an observation."""
+
+    signal: str
+    stage: str
+    detail: str = ""
+
+
+class Network(NamedTuple):
+    """Hold what exchanges share: the loop, and the way to this pod's sockets."""
+
+    loop: asyncio.AbstractEventLoop
+    poller: Poller
+    open_socket: OpenSocket
+    on_sent: OnSent | None
+    source_ports: SourcePorts
+
+
+ANSWERED = Outcome("answered", "done")
+
+
+class TcpExchange:
+    """Connect, send a request and read its answer."""
+
+    __slots__ = ("_done", "_network", "_reader", "_request", "_socket", "_stage", "source")
+
+    def __init__(self, network: Network, request: bytes, reader: Reader, done: Callable[[Outcome], None]) -> None:
+        self._network = network
+        self._request = request
+        self._reader = reader
+        self._done: Callable[[Outcome], None] | None = done
+        self._socket: socket.socket | None = None
+        self._stage = "connect"
+        self.source = ""
+
+    def start(self, nonce: str, target: tuple[str, int], bind: str | None) -> None:
+        """Connect; the exchange may end before this returns."""
+        network = self._network
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        try:
+            sock = network.open_socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0)
+            self._socket = sock
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            errqueue.enable(sock)
+            if bind is not None:
+                # The port is chosen at connect, where one that is busy towards another target will do.
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((bind, 0))
+            error = sock.connect_ex(target)
+            if error not in (0, errno.EINPROGRESS):
+                self._fail(error)
+                return
+            address = sock.getsockname()
+        except OSError as error:
+            self._fail(error.errno or 0)
+            return
+        self.source = f"{address[0]} {address[1]}"
+        if network.on_sent is not None:
+            network.on_sent(nonce, "TCP", address[0], address[1], target[0], target[1])
+        # Within one machine the handshake is over when connect() returns, and this already sends.
+        self._send()
+        if self._done is not None:
+            network.poller.add(sock.fileno(), self._wanted(), self._ready)
+
+    def look(self) -> bool:
+        """Look once more at the socket and return whether that brought the exchange on: the loop may have been late."""
+        stage = self._stage
+        self._ready(FAILED)
+        return self._done is None or self._stage != stage
+
+    def expire(self) -> None:
+        """End because time is up."""
+        self.end(Outcome("timeout", self._stage))
+
+    def end(self, outcome: Outcome) -> None:
+        """Close the socket and report, once."""
+        done, self._done = self._done, None
+        if self._socket is not None:
+            self._network.poller.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if done is not None:
+            done(outcome)
+
+    def _ready(self, events: int) -> None:
+        if self._socket is None:
+            return
+        if events & FAILED:
+            # Before any send: an ICMP error that comes while connect() holds the socket is only queued, and then
+            # the kernel itself would go on for a second, until the next SYN.
+            error = errqueue.read(self._socket)
+            if error is not None:
+                self.end(_icmp(error, self._stage))
+                return
+        if self._request:
+            self._send()
+            if self._done is not None:
+                self._network.poller.change(self._socket.fileno(), self._wanted())
+        if self._stage == "request":
+            self._receive()
+
+    def _wanted(self) -> int:
+        if not self._request:
+            return READABLE
+        return WRITABLE if self._stage == "connect" else READABLE | WRITABLE  # a refusal may come before all is sent
+
+    def _send(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            count = self._socket.send(self._request, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error.errno or 0)
+            return
+        self._stage = "request"
+        self._request = self._request[count:]
+
+    def _receive(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error.errno or 0)
+            return
+        if self._reader.feed(data) if data else self._reader.end():
+            self.end(ANSWERED)
+        elif not data:
+            self.end(Outcome("closed", self._stage, "EOF"))
+
+    def _fail(self, number: int) -> None:
+        error = None if self._socket is None else errqueue.read(self._socket)
+        if error is not None:
+            self.end(_icmp(error, self._stage))
+        elif number in _CLOSED or (self._stage == "request" and number != errno.ETIMEDOUT):
+            self.end(Outcome("closed", self._stage, _name(number)))
+        elif number == errno.ETIMEDOUT:
+            self.end(Outcome("timeout", self._stage))
+        else:
+            self.end(_refusal(number, self._stage))
+
+
+class UdpExchange:
+    """Send one datagram, again where that is wished, and take the first one that is an answer."""
+
+    __slots__ = ("_accept", "_done", "_network", "_request", "_resend", "_socket", "source")
+
+    def __init__(
+        self, network: Network, request: bytes, accept: Callable[[bytes], bool], done: Callable[[Outcome], None]
+    ) -> None:
+        self._network = network
+        self._request = request
+        self._accept = accept
+        self._done: Callable[[Outcome], None] | None = done
+        self._socket: socket.socket | None = None
+        self._resend: asyncio.TimerHandle | None = None
+        self.source = ""
+
+    def start(self, nonce: str, target: tuple[str, int], bind: str | None, until: float, retry: bool) -> None:
+        """Send from a fresh port, used `until` then at most; the exchange may end before this returns."""
+        network = self._network
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        try:
+            sock = network.open_socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+            self._socket = sock
+            errqueue.enable(sock)
+            if not self._bind(sock, target, bind, until):
+                self.end(Outcome("not-run", "request", "no fresh UDP source port"))
+                return
+            sock.connect(target)
+            address = sock.getsockname()
+            self.source = f"{address[0]} {address[1]}"
+            if network.on_sent is not None:
+                network.on_sent(nonce, "UDP", address[0], address[1], target[0], target[1])
+            sock.send(self._request)
+        except OSError as error:
+            self._fail(error.errno or 0)
+            return
+        network.poller.add(sock.fileno(), READABLE, self._ready)
+        if retry:
+            self._resend = network.loop.call_later(_RESEND_AFTER[0], self._send_again, 1)
+
+    def look(self) -> bool:
+        """Look once more at the socket and return whether that ended the exchange: the loop may have been late."""
+        self._ready(FAILED)
+        return self._done is None
+
+    def expire(self) -> None:
+        """End because time is up."""
+        self.end(Outcome("silence", "request"))
+
+    def end(self, outcome: Outcome) -> None:
+        """Close the socket and report, once."""
+        done, self._done = self._done, None
+        if self._resend is not None:
+            self._resend.cancel()
+            self._resend = None
+        if self._socket is not None:
+            self._network.poller.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if done is not None:
+            done(outcome)
+
+    def _bind(self, sock: socket.socket, target: tuple[str, int], bind: str | None, until: float) -> bool:
+        address = bind or ("::" if ":" in target[0] else "0.0.0.0")
+        for _ in range(_PORT_TRIES):
+            port = self._network.source_ports.take(target, self._network.loop.time(), until)
+            if port is None:
+                return False
+            try:
+                sock.bind((address, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue  # another exchange, towards another target, has it
+                raise
+            return True
+        return False
+
+    def _ready(self, events: int) -> None:
+        if self._socket is None:
+            return
+        if events & FAILED:
+            error = errqueue.read(self._socket)
+            if error is not None:
+                self.end(_icmp(error, "request"))
+                return
+        accepted = False
+        while not accepted:
+            try:
+                accepted = self._accept(self._socket.recv(_RECEIVE))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(error.errno or 0)
+                return
+        self.end(ANSWERED)
+
+    def _send_again(self, count: int) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._socket.send(self._request)
+        except OSError as error:
+            self._fail(error.errno or 0)
+            return
+        if count < len(_RESEND_AFTER):
+            self._resend = self._network.loop.call_later(_RESEND_AFTER[count], self._send_again, count + 1)
+        else:
+            self._resend = None
+
+    def _fail(self, number: int) -> None:
+        error = None if self._socket is None else errqueue.read(self._socket)
+        self.end(_icmp(error, "request") if error is not None else _refusal(number, "request"))
+
+
+def _icmp(error: errqueue.Icmp, stage: str) -> Outcome:
+    # An ICMP port unreachable is how a host without a listener (and kube-proxy without an endpoint) refuses.
+    return Outcome("refused" if error.port_unreachable else "icmp", stage, str(error))
+
+
+def _refusal(number: int, stage: str) -> Outcome:
+    return Outcome("refused" if number == errno.ECONNREFUSED else "not-run", stage, _name(number))
+
+
+def _name(number: int) -> str:
+    return errno.errorcode.get(number, f"errno {number}")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What agents say to each other: nonces going out, marks coming back.
+
+How bytes travel is for the servers and the exchanges; DNS messages are in `dns`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    OpenSocket = Callable[[int, int, int], socket.socket]  # family, type (with SOCK_NONBLOCK), protocol
+    OnSent = Callable[[str, str, str, int, str, int], None]  # nonce, transport, source address and port, target's
+
+NONCE_HEADER = "x-ztc-nonce"
+MARK_HEADER = "x-ztc-mark"  # carries the mark where an answer has no body
+SERVER_NAME = "ztc-agent"
+PREFIX = b"ZTC "
+# Above ip_local_port_range and above the UDP source ports of `sourceports`, so that no outgoing socket can hold it.
+HEALTH_PORT = 61020
+MAX_LINE = 65536
+
+_NONCE = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class AgentError(Exception):
+    """Say what kept the agent from serving: a port in use, an application it does not speak."""
+
+
+class Mark(NamedTuple):
+    """Hold what a server says of itself and of the request in each answer."""
+
+    pod: str  # "namespace/name"
+    boot: str
+    sequence: int  # 0: the request had no nonce and was not recorded
+    nonce: str
+    path: str
+    method: str
+    peer: str  # "address port" that the server saw
+
+    def encode(self) -> bytes:
+        """Return the mark as one line of ASCII JSON."""
+        fields = {
+            "ztc": 1,
+            "pod": self.pod,
+            "boot": self.boot,
+            "sequence": self.sequence,
+            "nonce": self.nonce,
+            "path": self.path,
+            "method": self.method,
+            "peer": self.peer,
+        }
+        return _encode(fields).encode("ascii")
+
+
+def read_mark(data: bytes | str) -> Mark | None:
+    """Return the mark that an answer is, or None for what no agent wrote."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or fields.get("ztc") != 1:
+        return None
+    texts = [fields.get(name) for name in ("pod", "boot", "nonce", "path", "method", "peer")]
+    sequence = fields.get("sequence")
+    if not isinstance(sequence, int) or not all(isinstance(text, str) for text in texts):
+        return None
+    pod, boot, nonce, path, method, peer = (str(text) for text in texts)
+    return Mark(pod, boot, sequence, nonce, path, method, peer)
+
+
+def read_nonce(text: str) -> str:
+    """Return the text if it can be a nonce, else ""."""
+    return text if _NONCE.fullmatch(text) else ""
+
+
+def request_line(nonce: str) -> bytes:
+    """Return what a TCP or UDP probe sends."""
+    return PREFIX + nonce.encode("ascii") + b"\n"
+
+
+def read_request_line(line: bytes) -> str:
+    """Return the nonce of a TCP or UDP probe (its end of line may be there or not), else ""."""
+    if not line.startswith(PREFIX):
+        return ""
+    return read_nonce(line[len(PREFIX) :].rstrip(b"\r\n").decode("latin-1"))
+
+
+def answer_line(mark: Mark) -> bytes:
+    """Return what a TCP or UDP server answers."""
+    return PREFIX + mark.encode() + b"\n"
+
+
+def read_answer_line(line: bytes) -> Mark | None:
+    """Return the mark of a TCP or UDP answer, or None for what no agent wrote."""
+    return read_mark(line[len(PREFIX) :]) if line.startswith(PREFIX) else None

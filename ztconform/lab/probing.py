@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that holds the lab's namespaces, loads its rules, sends every probe, and reads the firewall's log."""
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from ztconform.agent.files import raise_limit
+from ztconform.agent.prober import Prober
+from ztconform.agent.stream import Streams
+from ztconform.lab import control, netns, nfnetlink
+from ztconform.lab.drops import Drops
+from ztconform.lab.isolation import NFLOG_GROUP
+from ztconform.lab.nflog import NfLog
+from ztconform.lab.rtnetlink import NETLINK_NETFILTER, open_in
+from ztconform.lab.wiring import PodLink, Wiring
+
+_SIDE_BY_SIDE = 64  # probes started before the loop may look at answers
+
+
+class Probing:
+    """Do what the outside asks, in the one loop of this process."""
+
+    def __init__(self, namespaces: socket.socket, nodes: int) -> None:
+        self._namespaces = namespaces
+        self._wiring = Wiring(nodes)
+        self._outside: set[str] = set()
+        self._fds = {f"node-{n}": fd for n, fd in enumerate(self._wiring.nodes)}
+        self._devices: dict[str, str] = {}  # device -> pod
+        self._firewalls = [open_in(fd, NETLINK_NETFILTER) for fd in self._wiring.nodes]
+        self._drops = Drops([NfLog(fd, NFLOG_GROUP) for fd in self._wiring.nodes])
+        self._probers: dict[str, Prober] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._hand_over("outside", self._wiring.outside)
+
+    def operations(self) -> Mapping[str, control.Operation]:
+        """Return what can be asked of this process."""
+        return {
+            "hello": control.hello,
+            "add": self.add,
+            "remove": self.remove,
+            "load": self.load,
+            "round": self.round,
+            "causes": self.causes,
+            "mark": self.mark,
+            "watch": self.watch,
+            "drain": self.drain,
+            "halt": self.halt,
+            "stop": self.stop,
+        }
+
+    def _hand_over(self, key: str, fd: int) -> None:
+        """Give the other process a namespace: it cannot open ours by a path everywhere."""
+        socket.send_fds(self._namespaces, [json.dumps(key).encode()], [fd])
+
+    async def add(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Connect pods, give the outside host the outsiders' addresses, and return who holds each pod's namespace as what."""
+        inside = [p for p in request["pods"] if p["node"] is not None]
+        self._wiring.add(
+            [PodLink(key=p["device"], node=p["node"], device=p["device"], v4=p["v4"], v6=p["v6"]) for p in inside]
+        )
+        for pod in inside:
+            fd = self._wiring.netns(pod["device"])
+            self._fds[pod["key"]] = fd
+            self._devices[pod["device"]] = pod["key"]
+            if pod["serves"]:
+                self._hand_over(pod["device"], fd)
+        for pod in request["pods"]:
+            if pod["node"] is None:
+                self._fds[pod["key"]] = self._wiring.outside
+                if pod["v4"] not in self._outside:
+                    self._outside.add(pod["v4"])
+                    self._wiring.add_outside(pod["v4"], pod["v6"])
+        return {pod["key"]: self._fds[pod["key"]] for pod in request["pods"]}
+
+    async def remove(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Disconnect pods; an outsider's address stays, with nobody behind it."""
+        devices = [d for d in request["devices"] if d in self._devices]
+        for device in devices:
+            key = self._devices.pop(device)
+            del self._fds[key]
+            prober = self._probers.pop(key, None)
+            if prober is not None:
+                prober.close()
+        self._wiring.remove(devices)
+        return {}
+
+    async def load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Load encoded rulesets, each in one transaction."""
+        for node, batch in request["batches"]:
+            nfnetlink.load(self._firewalls[node], base64.b64decode(batch))
+        return {}
+
+    def _prober(self, pod: str) -> Prober:
+        if pod not in self._probers:
+            self._probers[pod] = Prober(partial(netns.open_socket, self._fds[pod]), self._drops.sent)
+        return self._probers[pod]
+
+    async def round(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send every spec once, side by side, and return the observations in the same order."""
+        specs = request["specs"]
+        observations: list[Any] = [None] * len(specs)
+        missing, complete = len(specs), asyncio.get_running_loop().create_future()
+
+        def collect(at: int) -> Callable[[dict[str, Any]], None]:
+            def done(observation: dict[str, Any]) -> None:
+                nonlocal missing
+                observations[at] = observation
+                missing -= 1
+                if not missing:
+                    complete.set_result(None)
+
+            return done
+
+        for at, spec in enumerate(specs):
+            self._prober(spec.pop("pod")).start(spec, collect(at))
+            if at % _SIDE_BY_SIDE == _SIDE_BY_SIDE - 1:
+                await asyncio.sleep(0)
+        if specs:
+            await complete
+        return {"observations": observations}
+
+    async def causes(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return [nonce, log prefix] of those that the firewall logged, and whether its log ever lost an event."""
+        return {"events": self._drops.of(request["nonces"]), "lost": self._drops.lost}
+
+    async def mark(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Return now, on the clock of every prober here."""
+        return {"now": monotonic()}
+
+    async def watch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a stream."""
+        by_pod: dict[str, list[dict[str, Any]]] = {}
+        for spec in request["specs"]:
+            by_pod.setdefault(spec.pop("pod"), []).append(spec)
+        stream = _Stream()
+        for pod, specs in by_pod.items():
+            streams = Streams(self._prober(pod))
+            streams.start("", specs, request["every"], stream.came)
+            stream.parts.append(streams)
+        self._streams[request["stream"]] = stream
+        return {}
+
+    async def drain(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what came since the last time, waiting a while for the first."""
+        return {"observations": await self._streams[request["stream"]].take(request["wait"])}
+
+    async def halt(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send no more."""
+        self._streams[request["stream"]].halt()
+        return {}
+
+    async def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send no more, and return the rest once the last has come back."""
+        stream = self._streams.pop(request["stream"])
+        await stream.halt()
+        return {"observations": await stream.take(0.0)}
+
+
+class _Stream:
+    """Collect what the parts of one stream, one a pod, bring."""
+
+    def __init__(self) -> None:
+        self.parts: list[Streams] = []
+        self._came: list[dict[str, Any]] = []
+        self._something = asyncio.Event()
+        self._halting: asyncio.Future[Any] | None = None
+
+    def came(self, observation: dict[str, Any]) -> None:
+        self._came.append(observation)
+        self._something.set()
+
+    async def take(self, wait: float) -> list[dict[str, Any]]:
+        if not self._came and wait:
+            try:
+                await asyncio.wait_for(self._something.wait(), wait)
+            except TimeoutError:
+                pass
+        self._something.clear()
+        taken, self._came = self._came, []
+        return taken
+
+    def halt(self) -> "asyncio.Future[Any]":
+        if self._halting is None:
+            self._halting = asyncio.gather(*(part.stop("") for part in self.parts))
+        return self._halting
+
+
+def run(channel: socket.socket, namespaces: socket.socket, nodes: int) -> None:
+    """Serve the channel until it closes."""
+    raise_limit()
+
+    async def main() -> None:
+        await control.serve(channel, Probing(namespaces, nodes).operations())
+
+    asyncio.run(main())

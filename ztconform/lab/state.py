@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lab should be running: pods, labels, Services and policies, and how a step changes them; pure.
+
+Turning one state into the next in the kernel is for `cluster`, and into rules for the compilers.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
+from itertools import count
+
+from ztconform.errors import Rejected, UsageError
+from ztconform.lab.inventory import Inventory, LabPod
+from ztconform.lab.networkpolicy import NetworkPolicy, parse_policy
+from ztconform.lab.services import Service, own_headless, own_service, parse_service
+from ztconform.model import OUTSIDE, Lifecycle, Manifest, Ref, Step, Topology, Workload, of_manifest
+
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"  # set by the API server on every namespace
+NODES = 2
+# Every lab has it, for its DNS; a topology may add workloads and labels to it, which go with the topology.
+SHARED_NAMESPACE = "kube-system"
+_PODS_PER_NODE = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """Hold a policy as it was given and as it is understood, and whose it is."""
+
+    manifest: Manifest
+    policy: NetworkPolicy
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Hold everything that is declared; each change returns another state."""
+
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)  # namespace, or workload elsewhere -> whose it is
+    workloads: Mapping[Ref, Workload] = field(default_factory=dict)
+    pods: Mapping[Ref, LabPod] = field(default_factory=dict)
+    services: Mapping[Ref, Service] = field(default_factory=dict)
+    policies: Mapping[Ref, Applied] = field(default_factory=dict)
+    ended: Mapping[Ref, tuple[LabPod, ...]] = field(default_factory=dict)  # workload -> its pods when it ended
+    made: int = 0  # pods ever made: names devices, and keeps addresses from being handed out again at once
+
+    @property
+    def inventory(self) -> Inventory:
+        """Return what the compilers read."""
+        return Inventory(pods=tuple(self.pods.values()), namespaces=self.namespaces)
+
+    def deploy(self, topology: Topology, owner: str) -> "State":
+        """Return the state with a topology added; raises UsageError for a namespace or outsider that exists already."""
+        taken = sorted((set(topology.namespaces) & set(self.namespaces)) - {SHARED_NAMESPACE})
+        if taken:
+            raise UsageError(f"namespace {taken[0]} exists already and is not ours: nothing was created")
+        namespaces = {n: {**labels, NAMESPACE_LABEL: n} for n, labels in topology.namespaces.items()}
+        created = set(namespaces) - set(self.namespaces)
+        services = {s.ref: s for s in map(parse_service, topology.services)}
+        declared = [*services, *(w.ref for w in (*topology.workloads, *topology.outsiders))]
+        guests = [ref for ref in declared if ref.namespace not in created]
+        state = replace(
+            self,
+            namespaces={**self.namespaces, **namespaces},
+            owners={**self.owners, **dict.fromkeys((*created, *map(str, guests)), owner)},
+            services={**self.services, **services},
+        )
+        for workload in (*topology.workloads, *topology.outsiders):
+            state = state.start(workload)
+        return state
+
+    def start(self, workload: Workload, reuse: Iterable[LabPod] = ()) -> "State":
+        """Return the state with a workload's pods added, at the addresses of `reuse` as far as those go."""
+        namespace = workload.ref.namespace
+        if namespace != OUTSIDE and namespace not in self.namespaces:
+            raise UsageError(f"workload {workload.ref}: namespace {namespace} is not declared")
+        if workload.ref in self.workloads:
+            raise UsageError(f"workload {workload.ref} exists already")
+        unserved = next((p for p in workload.ports if p.listening and p.app in ("http2", "grpc")), None)
+        if unserved is not None:
+            raise UsageError(f"workload {workload.ref} port {unserved.number}: the lab does not serve {unserved.app} yet")
+        own = {s.ref: s for s in (own_service(workload), own_headless(workload)) if s is not None and namespace != OUTSIDE}
+        clash = sorted(str(ref) for ref in own if ref in self.services)
+        if clash:
+            raise UsageError(f"Service {clash[0]} would stand beside the workload's own of that name; rename one")
+        state = replace(
+            self, workloads={**self.workloads, workload.ref: workload}, services={**self.services, **own}
+        )
+        return state._with_pods(workload, list(reuse))
+
+    def _with_pods(self, workload: Workload, reuse: list[LabPod]) -> "State":
+        first = len(self.workloads) % NODES if workload.node is None else workload.node
+        if not 0 <= first < NODES:
+            raise UsageError(f"workload {workload.ref}: the lab has nodes 0 to {NODES - 1}, and no node {first}")
+        outside = workload.ref.namespace == OUTSIDE
+        placed = [(first + i) % NODES if workload.node is None else first for i in range(workload.replicas)]
+        # A pod that comes after one of the same workload has ended is another pod, with another name and log.
+        again = f"-{self.made}" if workload.ref in self.ended else ""
+        names = [workload.ref.name if outside else f"{workload.ref.name}-{i}{again}" for i in range(workload.replicas)]
+        serves = [True] * len(names)
+        if workload.satellite and not outside:
+            # Beside a workload on both nodes already, a satellite would show nothing new.
+            if len(set(placed)) == 1:
+                names.append(f"{workload.ref.name}-satellite{again}")
+                placed.append((first + 1) % NODES)
+                serves.append(False)
+        pods, made = dict(self.pods), self.made
+        for name, node, serving in zip(names, placed, serves, strict=True):
+            ref = Ref(workload.ref.namespace, name)
+            old = next((p for p in reuse if p.serves == serving), None)
+            made += 1
+            if old is not None:
+                reuse.remove(old)
+                at: tuple[int | None, str, str] = (old.node, old.v4, old.v6)
+            elif outside:
+                at = (None, *_outside_addresses(workload, pods.values()))
+            else:
+                at = (node, *_pod_addresses(node, made, pods.values()))
+            pods[ref] = LabPod(
+                ref=ref,
+                workload=workload.ref,
+                node=at[0],
+                device=f"ztc{made}",
+                v4=at[1],
+                v6=at[2],
+                labels=dict(workload.labels),
+                ports=workload.ports,
+                serves=serving,
+                ready=serving,
+            )
+        return replace(self, pods=pods, made=made)
+
+    def pods_of(self, workload: Ref) -> tuple[LabPod, ...]:
+        """Return the workload's pods; raises UsageError if it has none."""
+        found = tuple(p for p in self.pods.values() if p.workload == workload)
+        if not found:
+            raise UsageError(f"workload {workload} is not there")
+        return found
+
+    def end(self, workload: Ref) -> "State":
+        """Return the state without a workload: its pods are gone, and so are its own Services."""
+        gone = {p.ref for p in self.pods_of(workload)}
+        return replace(
+            self,
+            pods={r: p for r, p in self.pods.items() if r not in gone},
+            workloads={r: w for r, w in self.workloads.items() if r != workload},
+            services={r: s for r, s in self.services.items() if s.selected != workload},
+            ended={**self.ended, workload: self.pods_of(workload)},
+        )
+
+    def remove(self, owner: str) -> "State":
+        """Return the state without anything of this owner."""
+        mine = {n for n, o in self.owners.items() if o == owner}
+
+        def others(ref: Ref) -> bool:
+            return ref.namespace not in mine and str(ref) not in mine
+
+        shared = {n: {NAMESPACE_LABEL: n} for n in self.namespaces if n == SHARED_NAMESPACE}
+        return replace(
+            self,
+            namespaces={**{n: x for n, x in self.namespaces.items() if n not in mine}, **shared},
+            owners={n: x for n, x in self.owners.items() if n not in mine},
+            workloads={r: x for r, x in self.workloads.items() if others(r)},
+            pods={r: x for r, x in self.pods.items() if others(x.workload)},
+            services={r: x for r, x in self.services.items() if others(r) and not _of_workload(x, mine)},
+            policies={r: x for r, x in self.policies.items() if others(r) and x.owner != owner},
+            ended={r: x for r, x in self.ended.items() if others(r)},
+        )
+
+    def perform(self, step: Step, owner: str) -> "State":
+        """Return the state after a step; raises Rejected or UsageError for what cannot be done."""
+        state = self
+        for manifest in step.delete:
+            state = state._deleted(manifest)
+        for manifest in step.apply:
+            state = state._applied(manifest, owner)
+        for ref, change in step.relabel:
+            state = state._relabelled(ref, change)
+        for event in step.lifecycle:
+            state = state._happened(event)
+        return state
+
+    def _applied(self, manifest: Manifest, owner: str) -> "State":
+        if manifest.get("kind") == "Service":
+            service = parse_service(manifest)
+            self._demand_namespace(manifest, service.ref.namespace)
+            return replace(self, services={**self.services, service.ref: service})
+        if manifest.get("kind") != "NetworkPolicy":
+            raise Rejected(of_manifest(manifest), "the lab enforces NetworkPolicy (networking.k8s.io/v1) and v1 Service only")
+        policy = parse_policy(manifest)
+        self._demand_namespace(manifest, policy.ref.namespace)
+        return replace(
+            self, policies={**self.policies, policy.ref: Applied(manifest=manifest, policy=policy, owner=owner)}
+        )
+
+    def _demand_namespace(self, manifest: Manifest, namespace: str) -> None:
+        if namespace not in self.namespaces:
+            raise Rejected(of_manifest(manifest), f"namespace {namespace} does not exist")
+
+    def _deleted(self, manifest: Manifest) -> "State":
+        metadata = manifest.get("metadata") or {}
+        ref = Ref(str(metadata.get("namespace") or "default"), str(metadata.get("name")))
+        if manifest.get("kind") == "Service":
+            return replace(self, services={r: s for r, s in self.services.items() if r != ref})
+        return replace(self, policies={r: p for r, p in self.policies.items() if r != ref})
+
+    def _relabelled(self, ref: Ref, change: Mapping[str, str | None]) -> "State":
+        if not ref.name:
+            if ref.namespace not in self.namespaces:
+                raise UsageError(f"namespace {ref.namespace} is not there to relabel")
+            labels = _changed(self.namespaces[ref.namespace], change)
+            return replace(self, namespaces={**self.namespaces, ref.namespace: labels})
+        pods = {p.ref: replace(p, labels=_changed(p.labels, change)) for p in self.pods_of(ref)}
+        return replace(self, pods={**self.pods, **pods})
+
+    def _happened(self, event: Lifecycle) -> "State":
+        match event.action:
+            case "start":
+                if event.spec is None:
+                    raise UsageError(f"workload {event.workload}: start needs its description")
+                if event.reuse is not None and event.reuse not in self.ended:
+                    raise UsageError(f"workload {event.workload}: {event.reuse} has not ended, so its address is not free")
+                return self.start(event.spec, self.ended[event.reuse] if event.reuse is not None else ())
+            case "restart":
+                workload = self.workloads[event.workload]
+                return self.end(event.workload).start(workload)
+            case "terminate":
+                pods = {p.ref: replace(p, ready=False) for p in self.pods_of(event.workload)}
+                return replace(self, pods={**self.pods, **pods})
+            case "complete" | "remove":
+                return self.end(event.workload)
+
+
+def _of_workload(service: Service, names: Container[str]) -> bool:
+    return isinstance(service.selected, Ref) and str(service.selected) in names
+
+
+def _changed(labels: Mapping[str, str], change: Mapping[str, str | None]) -> dict[str, str]:
+    merged: dict[str, str | None] = {**labels, **change}
+    return {k: v for k, v in merged.items() if v is not None}
+
+
+def _pod_addresses(node: int, made: int, pods: Iterable[LabPod]) -> tuple[str, str]:
+    used = {p.v4 for p in pods}
+    for step in range(_PODS_PER_NODE):
+        host = (made + step) % _PODS_PER_NODE + 2
+        if (v4 := f"10.244.{node}.{host}") not in used:
+            return v4, str(IPv6Address(f"fd00:10:244:{node}::{host:x}"))
+    raise UsageError(f"node {node} has no address left: the lab takes {_PODS_PER_NODE} pods a node")
+
+
+def _outside_addresses(workload: Workload, pods: Iterable[LabPod]) -> tuple[str, str]:
+    """Give an outsider an address of the documentation ranges, or the one that it stands in for."""
+    used = {address for p in pods for address in (p.v4, p.v6)}
+    host = next(h for h in count(10) if not used & {f"192.0.2.{h}", f"2001:db8::{h:x}"})
+    return workload.fixed_address or f"192.0.2.{host}", f"2001:db8::{host:x}"
