@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ztconform.errors import ClusterError
-from ztconform.lab import netns, nfnetlink, nflog, preflight, rtnetlink, ruletext, sandbox
+from ztconform.lab import netns, nflog, nfnetlink, preflight, rtnetlink, ruletext, sandbox
 from ztconform.lab.ruleset import (
     AddressSet,
     Chain,
@@ -549,7 +549,8 @@ def exits(code: str) -> Any:
 
 def identity() -> Any:
     """Return who and where we are inside."""
-    capability = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff"))
+    status = Path("/proc/self/status").read_text().splitlines()
+    capability = next(line.split()[1] for line in status if line.startswith("CapEff"))
     return {
         "pid": os.getpid(),
         "uid": os.getuid(),

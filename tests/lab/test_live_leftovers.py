@@ -20,29 +20,20 @@ with LabCluster() as lab:
 WITHIN = 3.0  # seconds
 
 
-def processes() -> set[int]:
-    """Return every process whose command line says that it is a lab."""
+def namespaces_of(pids: set[int]) -> set[str]:
+    """Return the network namespaces that processes are in or hold open."""
+    links = [link for pid in pids for pattern in ("ns/net", "fd/*") for link in Path(f"/proc/{pid}").glob(pattern)]
     found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"ztconform.lab" in command:
-                found.add(int(entry.name))
-    return found
-
-
-def network_namespaces() -> set[str]:
-    """Return the network namespaces that processes are in or hold."""
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/ns/net"):
+    for link in links:
         try:
             found.add(os.readlink(link))
         except OSError:
             continue
-    return found
+    return {name for name in found if name.startswith("net:")}
+
+
+def everybody() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
 
 
 def children_of(pid: int) -> set[int]:
@@ -78,15 +69,17 @@ def zombie(pid: int) -> bool:
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None], ids=str)
 def test_the_lab_ends_with_its_owner(end):
-    before = network_namespaces()
     owner, lab = start()
+    held = namespaces_of(lab) - namespaces_of({os.getpid()})
+    assert 5 <= len(held), "the lab's own, its nodes and its pods"
     if end is None:
         owner.communicate("\n", timeout=10)
     else:
         owner.send_signal(end)
         owner.wait(timeout=10)
     assert set() == gone(lab)
-    assert set() == network_namespaces() - before
+    assert set() == held & namespaces_of(everybody())
+    assert "nsfs" not in Path("/proc/self/mounts").read_text()
     owner.stdin.close()
     owner.stdout.close()
 

@@ -32,6 +32,7 @@ from ztconform.model import (
     Round,
     Sighting,
     Signature,
+    Stage,
     Step,
     Topology,
 )
@@ -39,14 +40,14 @@ from ztconform.timeouts import LAB
 
 _OWNER = "lab"  # of what every lab has: DNS and bystanders
 _NO_MESH = "the lab has no mesh yet"
-_ANY_STAGE = frozenset({"connect", "request"})
+_ANY_STAGE: frozenset[Stage] = frozenset({"connect", "request"})
 SIGNATURES = (
     Signature(
         name="DROP",
         layer="l34",
         kinds=frozenset({"tcp", "http"}),
         signal="timeout",
-        stages=frozenset({"connect"}),
+        stages=frozenset[Stage]({"connect"}),
         caused=True,
     ),
     Signature(
@@ -105,7 +106,7 @@ class LabCluster:
         return Facts(
             stack="lab",
             dialects=("kubernetes",),
-            features={"l34": "", "outsider": "", "dual-stack": "", "mtls": _NO_MESH, "l7-authz": _NO_MESH},
+            features={"l34": "", "outsider": "", "dual-stack": "", "flow-log": "", "mtls": _NO_MESH, "l7-authz": _NO_MESH},
             versions={"linux": platform.release(), "python": ".".join(map(str, sys.version_info[:3]))},
             signatures=SIGNATURES,
             timeouts=LAB,

@@ -55,7 +55,7 @@ class Drop:
 class NfLog:
     """Listen to one NFLOG group of a network namespace.
 
-    A socket holds some 300 events where net.core.rmem_max is the usual 208 KiB, so drain it while many probes are sent.
+    A socket holds some 500 events where net.core.rmem_max is the usual 208 KiB, so drain it while many probes are sent.
     Raises ClusterError where the kernel cannot log or somebody listens to the group already.
     """
 

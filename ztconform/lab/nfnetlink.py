@@ -176,7 +176,7 @@ def _ports(match: Dport) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _match(match: Match) -> bytes:  # noqa: PLR0911  one for each kind of match
+def _match(match: Match) -> bytes:
     match match:
         case Iif(name):
             return _interface(NFT_META_IIFNAME, name)

@@ -83,7 +83,7 @@ def _matches(matches: Sequence[Match]) -> list[str]:
     return words
 
 
-def _match(match: Match, protocol: str) -> str:  # noqa: PLR0911  one for each kind of match
+def _match(match: Match, protocol: str) -> str:
     match match:
         case Iif(name):
             return f"iifname {_quoted(name)}"

@@ -36,12 +36,13 @@ class Vip:
     v6: str
 
 
-def allocate(services: Sequence[Service], held: Mapping[Ref, Vip]) -> dict[Ref, Vip]:
+def allocate(services: Iterable[Service], held: Mapping[Ref, Vip]) -> dict[Ref, Vip]:
     """Return an address pair for each Service that is not headless; one that holds a pair keeps it.
 
     A new Service gets the pair that its name hashes to, or the next free one: it is the same in every run, and an address
     that was given back goes to the next comer, whom clients with an old DNS answer would then reach, only by chance.
     """
+    services = tuple(services)
     every = sorted(service.ref for service in services)
     for ref, following in itertools.pairwise(every):
         if ref == following:
@@ -66,7 +67,7 @@ def _free_offset(ref: Ref, taken: set[int]) -> int:
     return next(each for each in ((start + step) % count + _FIRST_OFFSET for step in range(count)) if each not in taken)
 
 
-def compile_services(services: Sequence[Service], vips: Mapping[Ref, Vip], inventory: Inventory) -> Table:
+def compile_services(services: Iterable[Service], vips: Mapping[Ref, Vip], inventory: Inventory) -> Table:
     """Return the table that leads from the Services' addresses to their endpoints; the same for every node.
 
     What is sent to an address, or a port of it, without endpoints is dropped without an answer.

@@ -4,7 +4,7 @@
 Search lists, which make `svc` and `svc.ns` of the full names, are the resolver's of each pod; answering is the server's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from ztconform.lab.inventory import Inventory
 from ztconform.lab.servicenat import Vip
@@ -15,7 +15,7 @@ CLUSTER_DOMAIN = "cluster.local"
 OUTSIDE_DOMAIN = "outside.test"
 
 
-def zone(services: Sequence[Service], vips: Mapping[Ref, Vip], inventory: Inventory) -> Mapping[str, tuple[str, ...]]:
+def zone(services: Iterable[Service], vips: Mapping[Ref, Vip], inventory: Inventory) -> Mapping[str, tuple[str, ...]]:
     """Return addresses, IPv4 before IPv6, by full name in lower case without a trailing dot.
 
     A name that exists without an address, as of a headless Service without endpoints, has an empty tuple (NODATA, not NXDOMAIN).

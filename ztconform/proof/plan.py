@@ -4,17 +4,30 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ztconform.model import OUTSIDE, Attempt, Case, Pod, Probe, Ref, Row, Topology
+from ztconform.model import OUTSIDE, Attempt, Case, Lifecycle, Pod, Probe, Ref, Row, Workload
+from ztconform.placeholders import named
 from ztconform.timeouts import Timeouts
 
 SELF_THROUGH_SERVICE = "a pod that calls itself through a Service is recorded, never judged"
 
 
-def with_satellites(case: Case) -> Topology:
-    """Return the case's topology with a prober on the other node beside every workload that is to be denied at L3/L4."""
-    sources = {r.probe.source for s in case.steps for r in s.rows if r.want == "denied" and "l34" in r.by}
-    workloads = tuple(replace(w, satellite=True) if w.ref in sources else w for w in case.topology.workloads)
-    return replace(case.topology, workloads=workloads)
+def with_satellites(case: Case) -> Case:
+    """Return the case with a prober on the other node beside every workload that is to be denied at L3/L4.
+
+    Not beside one that a manifest names by its address: the satellite has another, and would be judged otherwise.
+    """
+    by_address = {ref for s in case.steps for m in s.apply for ref in named(m)}
+    sources = {r.probe.source for s in case.steps for r in s.rows if r.want == "denied" and "l34" in r.by} - by_address
+
+    def beside(workload: Workload) -> Workload:
+        return replace(workload, satellite=True) if workload.ref in sources else workload
+
+    def starting(event: Lifecycle) -> Lifecycle:
+        return event if event.spec is None else replace(event, spec=beside(event.spec))
+
+    topology = replace(case.topology, workloads=tuple(map(beside, case.topology.workloads)))
+    steps = tuple(replace(s, lifecycle=tuple(map(starting, s.lifecycle))) for s in case.steps)
+    return replace(case, topology=topology, steps=steps)
 
 
 def service_of(probe: Probe) -> Ref:

@@ -33,9 +33,10 @@ def prove_case(
     Raises Rejected for a manifest that the cluster refuses, and any ZtconformError if the cluster could not be used.
     """
     _demand_unique_ids(case)
+    case = plan.with_satellites(case)
     kept = False
     try:
-        cluster.deploy(plan.with_satellites(case), case.id)
+        cluster.deploy(case.topology, case.id)
         proof = _Proof(case, cluster, mutate, notify or (lambda phase: None))
         results = proof.run()
         if keep_policy:
@@ -66,11 +67,7 @@ class _Proof:
             self._release([t for t in ending if not t.released], restore=True)
             self._step(index, step)
         self._release([t for t in self.trials if not t.released], restore=False)
-        return (*refusals, *(t.result(self._repeat(t)) for t in self.trials))
-
-    def _repeat(self, trial: Trial) -> str:
-        attempts = [f.attempt for f in trial.deciding] or list(trial.attempts)
-        return self.cluster.render(attempts[0]) if attempts else ""
+        return (*refusals, *(t.result() for t in self.trials))
 
     def _refuse(self, manifest: Manifest) -> RowResult:
         self.notify("refuse")
@@ -151,6 +148,9 @@ class _Proof:
                 watching.finish([t for t in early if t not in late], seen)
         for trial in trials:
             trial.policies = self.changes.in_force()
+            # Now, since a later step may end the pods: the command of the attempt that decided, or of the first.
+            deciding = [f.attempt for f in trial.deciding] or list(trial.attempts)
+            trial.repeat = self.cluster.render(deciding[0]) if deciding else ""
             if not trial.attempts:
                 _without_attempts(trial)
             elif missing:

@@ -40,6 +40,7 @@ class Trial:
     answered: dict[str, Finding] = field(default_factory=dict)  # nonce -> a finding that a server must have seen
     fate: str = ""
     policies: tuple[Manifest, ...] = ()
+    repeat: str = ""
 
     @property
     def red(self) -> bool:
@@ -90,7 +91,7 @@ class Trial:
         self.outcome, self.why = outcome, why
         self.deciding = tuple(findings)[:DECIDING] or self.deciding
 
-    def result(self, repeat: str) -> RowResult:
+    def result(self) -> RowResult:
         """Return the row's result; a piece of evidence that is missing makes it INCONCLUSIVE."""
         if not self.red:
             missing = self._missing()
@@ -107,7 +108,7 @@ class Trial:
             cause=causes[0] if causes else None,
             fate=self.fate,
             policies=self.policies,
-            repeat=repeat,
+            repeat=self.repeat,
         )
 
     def _missing(self) -> str:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Nothing but make and Python is needed: the first target that wants it creates .venv, and stamps in it remember what is installed.
+
+STACK ?= lab
+ZTC_ARGS ?=
+PYTEST_ARGS ?=
+PYTHON ?=# empty: the newest of python3.14 ... python3 that is 3.11 or newer
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help conformance test lint bench lock dev clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+conformance: .venv/installed-run ## Prove the requirements on STACK (default lab); ZTC_ARGS goes to `ztconform run`
+	@.venv/bin/ztconform run --stack $(STACK) $(ZTC_ARGS)
+
+test: .venv/installed-dev ## Run the project's own tests; PYTEST_ARGS goes to pytest
+	@$(PY) -m pytest --timeout=300 $(PYTEST_ARGS)
+
+lint: .venv/installed-dev ## Run ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+bench: .venv/installed-dev ## Measure the lab and print a table
+	@$(PY) -m bench
+
+lock: ## Pin the development dependencies again, with hashes; needs uv
+	@uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra xdist --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet --upgrade -o requirements.lock
+
+dev: .venv/installed-dev ## Install the development tools into .venv, and nothing else
+
+clean: ## Remove .venv, caches and builds
+	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed-run: pyproject.toml | $(PY)
+	@echo "Installing ztconform into .venv ..."
+	@$(PIP) install --editable '.[xdist]'
+	@touch $@
+
+.venv/installed-dev: pyproject.toml requirements.lock | $(PY)
+	@echo "Installing the development tools into .venv ..."
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The test of a candidate runs it: a version manager's shim may be on the PATH for a Python that is not installed.
+$(PY):
+	@for python in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found="$$python" && break; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "ztconform needs Python 3.11 or newer$(if $(PYTHON), and $(PYTHON) is not): install the package python3.11 (or newer) and type make again" >&2; exit 1; \
+	elif ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$found has no venv module: type  apt-get install python$$version-venv  (as root) and then make again" >&2; exit 1; \
+	fi; \
+	"$$found" -m venv --clear .venv || { rm -rf .venv; exit 1; }

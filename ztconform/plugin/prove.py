@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door through which a test proves something: policy, rows and steps become a case, and each row a subtest.
+
+The proof itself is left to `ztconform.proof`, and the test's outcome to `runner`.
+"""
+
+import dataclasses
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType, TracebackType
+
+import pytest
+
+from ztconform import catalogue, policies, proof
+from ztconform.cluster import Cluster
+from ztconform.errors import UsageError
+from ztconform.model import Case, Manifest, Row, RowResult, Step, Topology
+from ztconform.plugin.runner import RedRow, Underway, skip
+from ztconform.proof.change import key
+from ztconform.report import redrow
+from ztconform.report import rows as words
+from ztconform.report.results import RED, rows_to_json
+from ztconform.report.rows import RowJson
+from ztconform.rows import Change
+
+Policy = str | Manifest | Sequence[str | Manifest]
+
+
+class Prove:
+    """Prove what a test demands; the fixture `ztc_prove`."""
+
+    def __init__(
+        self,
+        *,
+        item: pytest.Item,
+        underway: Underway,
+        cluster: Cluster,
+        topology: Topology,
+        subtests: pytest.Subtests,
+        notify: Callable[[str], None],
+        keep_policy: bool,
+    ) -> None:
+        self._item = item
+        self._underway = underway
+        self._cluster = cluster
+        self._topology = topology
+        self._subtests = subtests
+        self._notify = notify
+        self._keep_policy = keep_policy
+        self._owners: list[str] = []
+
+    def __call__(self, *, policy: Policy, rows: Sequence[Row], steps: Sequence[Change] = ()) -> tuple[RowResult, ...]:
+        """Prove every row under the policy, and then under each step, whose policy takes the place of the one before it.
+
+        A policy is an intent's name, a manifest, or several of them. Returns the results in the order of the rows; each is a
+        subtest that fails if it is red. Raises UsageError for a row that cannot be meant, and any ZtconformError if the cluster
+        could not be used. Skips the test where the stack has no words for a policy.
+        """
+        __tracebackhide__ = True
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", self._underway.subject.id).strip("-")
+        count = len(self._owners) + 1
+        case = Case(
+            id=name if count == 1 else f"{name}-{count}",
+            topology=self._topology,
+            steps=self._steps(policy, rows, steps),
+        )
+        return self.case(case, frame=sys._getframe(1))
+
+    def case(
+        self, case: Case, *, lines: Mapping[str, int] | None = None, frame: FrameType | None = None
+    ) -> tuple[RowResult, ...]:
+        """Prove a case; `lines` say where its rows are written, and `frame` is where a debugger stops for a red one."""
+        __tracebackhide__ = True
+        self.clean_up()  # what an earlier call in the same test kept would be in this one's way
+        self._owners.append(case.id)
+        try:
+            results = proof.prove_case(case, self._cluster, notify=self._notify, keep_policy=self._keep_policy)
+        finally:
+            self._notify("")
+        told = rows_to_json(results)
+        self._underway.rows.extend(told)
+        for result, row in zip(results, told, strict=True):
+            with self._subtests.test(result.row.id):
+                line = (lines or {}).get(result.row.id) or (frame and frame.f_lineno)
+                self._report(result, row, line, frame)
+        return results
+
+    def clean_up(self) -> None:
+        """Remove what was kept for the debugger."""
+        if self._keep_policy:
+            for owner in self._owners:
+                self._cluster.remove(owner)
+
+    def _report(self, result: RowResult, row: RowJson, line: int | None, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        if result.outcome in RED:
+            raise red_row(row, self._underway.subject.id, line).with_traceback(_traceback(frame))
+        if result.outcome != "PROVED":
+            pytest.skip(f"{result.outcome}: {result.why}")
+
+    def _steps(self, policy: Policy, rows: Sequence[Row], changes: Sequence[Change]) -> tuple[Step, ...]:
+        in_force = self._manifests(policy)
+        steps = [Step(apply=in_force, rows=_demanded(rows, "prove()"))]
+        for number, change in enumerate(changes, start=2):
+            name = f"step {number}"
+            apply: tuple[Manifest, ...] = ()
+            delete: tuple[Manifest, ...] = ()
+            if change.policy is not None:
+                apply = self._manifests(change.policy)
+                delete = tuple(m for m in in_force if key(m) not in map(key, apply))
+                in_force = apply
+            # The same demand may come back in a later step, and evidence joins on a row's ID.
+            demanded = [_renamed(row, name) for row in _demanded(change.rows, name)]
+            relabel = tuple(change.relabel.items())
+            steps.append(Step(name=name, apply=apply, delete=delete, relabel=relabel, rows=tuple(demanded)))
+        return tuple(steps)
+
+    def _manifests(self, policy: Policy) -> tuple[Manifest, ...]:
+        found: list[Manifest] = []
+        for one in [policy] if isinstance(policy, (str, Mapping)) else policy:
+            if isinstance(one, Mapping):
+                found.append(one)
+                continue
+            loaded = policies.load(one, self._cluster.facts().dialects)
+            if isinstance(loaded, policies.Gap):
+                skip(self._item, "NOT_SUPPORTED", loaded.reason)
+            else:
+                found += loaded
+        return tuple(found)
+
+
+def red_row(row: RowJson, subject: str, line: int | None) -> RedRow:
+    """Return the failure that a red row is reported by."""
+    observed = words.observed(row["observations"][-1]) if row["observations"] else "nothing"
+    # What a narrow terminal cuts off comes last: pytest puts the row's ID before it anyway.
+    headline = f"{subject} {row['outcome']}: expected {words.expected(row)}, observed {observed}: {row['row']['id']}"
+    return RedRow(redrow.render(row, catalogue.load().get(subject)), headline, line)
+
+
+def _demanded(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
+    if not rows:
+        raise UsageError(f"{where} demands no row, and would prove nothing; give it rows=[allowed(...), denied(...)]")
+    twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
+    if twice:
+        raise UsageError(f"{where} demands the same row twice: {', '.join(twice)}")
+    return tuple(rows)
+
+
+def _renamed(row: Row, step: str) -> Row:
+    return dataclasses.replace(row, id=f"{row.id}, {step}", twin=row.twin and f"{row.twin}, {step}")
+
+
+def _traceback(frame: FrameType | None) -> TracebackType | None:
+    """Return a traceback that ends in the test, where --pdb then stops, and not in this module."""
+    return TracebackType(None, frame, frame.f_lasti, frame.f_lineno) if frame else None

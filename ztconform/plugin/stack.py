@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stack a session tests, and the process that holds it; what a stack is, is left to `ztconform.stacks`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ztconform.plugin import signals
+
+if TYPE_CHECKING:
+    from ztconform.cluster import Cluster
+    from ztconform.stacks import Stack
+
+
+def find(config: pytest.Config, name: str) -> "Stack":
+    """Return the stack of this name, a user's own first; raises UsageError that lists the names there are."""
+    answers: list[Sequence[Stack]] = config.hook.pytest_ztconform_stacks(config=config)
+    for own in chain.from_iterable(answers):
+        if own.name == name:
+            return own
+    from ztconform import stacks
+
+    return stacks.find(name)
+
+
+@contextmanager
+def started(config: pytest.Config, stack: "Stack") -> "Iterator[Cluster]":
+    """Start the stack, and end it however the run ends: Ctrl-C, SIGTERM, or the death of xdist's controller."""
+    controller = getattr(config, "workerinput", {}).get("ztc_controller")
+    if controller is not None:
+        signals.die_with(controller)
+    with signals.sigterm_interrupts(config, f"stack {stack.name}"), stack.start() as cluster:
+        yield cluster

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the process that runs a test tells the one that reports: JSON strings among the properties of pytest's own reports.
+
+They are put onto a single report and not onto the item: an item's properties are copied into each of its later reports, those of
+subtests and of a rerun included (seen), and anything but JSON's own types ends an xdist worker (seen).
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ztconform.plugin.subjects import Subject
+from ztconform.report.results import Attempt
+
+RESULT = "ztconform"  # on the one report that ends an attempt
+PLAN = "ztconform.plan"  # once from every worker, before its first test
+WORD = "ztconform.outcome"  # on the reports of a test and its rows: how -v calls them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Hold what one attempt at one test came to."""
+
+    attempt: Attempt
+    exit_code: int = 0  # of a ZtconformError that kept the attempt from running
+    stack: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    canary: Attempt | None = None  # with the first attempt after the canary, in each process that ran one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Hold what a process has collected."""
+
+    subjects: Mapping[str, Subject]  # by node ID
+    narrowed: bool  # something of ours was deselected
+    pid: int
+
+
+def property_of(report: pytest.TestReport, key: str) -> str | None:
+    """Return a property of a report, or None where it has none of this name."""
+    return next((str(value) for name, value in report.user_properties if name == key), None)
+
+
+def dump(message: Told | Plan) -> str:
+    """Return the message as one JSON string."""
+    return json.dumps(dataclasses.asdict(message))
+
+
+def load_told(text: str) -> Told:
+    """Return the message that `dump` wrote."""
+    fields = json.loads(text)
+    attempt, canary = _attempt(fields.pop("attempt")), fields.pop("canary")
+    return Told(attempt=attempt, canary=canary and _attempt(canary), **fields)
+
+
+def load_plan(text: str) -> Plan:
+    """Return the message that `dump` wrote."""
+    fields = json.loads(text)
+    subjects = {node: Subject(**subject) for node, subject in fields.pop("subjects").items()}
+    return Plan(subjects=subjects, **fields)
+
+
+def _attempt(fields: Mapping[str, Any]) -> Attempt:
+    return Attempt(**{**fields, "rows": tuple(fields["rows"])})
