@@ -196,7 +196,7 @@ def curl_ratio(lab: LabCluster) -> Figure:
     start = perf_counter()
     lab.run(batch)
     agent = perf_counter() - start
-    nsenter = lab.render(batch[0]).partition(f"{sys.executable} -m")[0]
+    nsenter = lab.render(batch[0]).partition(f" {sys.executable} -m")[0]
     target = next(p for p in lab.pods() if p.ref == Ref("bench", "w0-0")).addresses[0]
     command = [*nsenter.split(), "curl", "-s", "-o", "/dev/null", "-m", "3", f"http://{target}:8080/"]
     try:

@@ -19,7 +19,7 @@ LONGEST = 330  # lines of a module
 # Imports point down only: a component imports from the lines above its own, never from its own line.
 LAYERS = (
     {"errors", "model", "timeouts", "agent"},
-    {"resources", "placeholders", "rows"},
+    {"jsonform", "resources", "placeholders", "rows"},
     {"judge", "catalogue", "policies", "casefile", "shop"},
     {"cluster"},
     {"proof"},

@@ -2,10 +2,9 @@
 """The nouns of a proof, frozen and free of I/O: what is deployed, what is sent, what came back, what it means.
 
 Seconds are float; an instant belongs to the monotonic clock of the agent that took it, and two agents' instants are never
-subtracted. Everything crosses JSON by `to_json`.
+subtracted. Crossing JSON is left to `jsonform`.
 """
 
-import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -315,18 +314,3 @@ def of_manifest(manifest: Manifest) -> str:
 def is_ipv6(address: str) -> bool:
     """Return whether an address is IPv6."""
     return ipaddress.ip_address(address).version == 6
-
-
-def to_json(value: Any) -> Any:
-    """Return the value in JSON's own types: dataclasses as objects, sets sorted, a Ref as "namespace/name"."""
-    if isinstance(value, Ref):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(to_json(v) for v in value)
-    if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
-    return value

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ztconform.errors import ClusterError
-from ztconform.lab import netns, nflog, nfnetlink, preflight, rtnetlink, ruletext, sandbox
+from ztconform.lab import netlink, netns, nfexpression, nflog, nfnetlink, preflight, rtnetlink, ruletext, sandbox
 from ztconform.lab.ruleset import (
     AddressSet,
     Chain,
@@ -226,7 +226,7 @@ def speed() -> Any:
 
 def loaded(node: int, *tables: Table) -> None:
     """Load tables into a node."""
-    with netns.open_socket(node, socket.AF_NETLINK, socket.SOCK_RAW, rtnetlink.NETLINK_NETFILTER) as sock:
+    with netns.open_socket(node, socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_NETFILTER) as sock:
         for table in tables:
             nfnetlink.load(sock, nfnetlink.encode(table))
 
@@ -383,7 +383,7 @@ def refusal() -> Any:
         except ClusterError as error:
             said.append(str(error))
     after = reach(client, remote, REMOTE.v4)
-    with netns.open_socket(node, socket.AF_NETLINK, socket.SOCK_RAW, rtnetlink.NETLINK_NETFILTER) as sock:
+    with netns.open_socket(node, socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_NETFILTER) as sock:
         limit = int(Path("/proc/sys/net/core/wmem_max").read_text())
         try:
             nfnetlink.load(sock, bytes(2 * limit + 4096))
@@ -399,7 +399,7 @@ def large() -> Any:
     wiring = built()
     many = frozenset(str(ipaddress.IPv4Address(0x0B000000 + number)) for number in range(5000)) | {CLIENT.v4}
     allow = Rule((InSet("saddr", "many", 4),), (Go("accept"),), "set of 5001")
-    longest = Rule((), (Log(GROUP, "p" * nfnetlink.PREFIX_LENGTH),), "c" * nfnetlink.COMMENT_LENGTH)
+    longest = Rule((), (Log(GROUP, "p" * nfexpression.PREFIX_LENGTH),), "c" * nfexpression.COMMENT_LENGTH)
     filler = [
         longest,
         *(Rule((Net("saddr", network(f"11.0.{number}.0/24")),), (Go("drop"),), f"rule {number}") for number in range(250)),
@@ -421,7 +421,7 @@ def large() -> Any:
         begin = time.perf_counter()
         batch = nfnetlink.encode(table)
         middle = time.perf_counter()
-        with rtnetlink.open_in(wiring.nodes[1], rtnetlink.NETLINK_NETFILTER) as sock:
+        with netlink.open_in(wiring.nodes[1], netlink.NETLINK_NETFILTER) as sock:
             nfnetlink.load(sock, batch)
         took.append([middle - begin, time.perf_counter() - middle])
     return {"met": met, "encode": min(t[0] for t in took), "load": min(t[1] for t in took)}
@@ -446,7 +446,7 @@ def flooded(count: str) -> Any:
 def listed() -> Any:
     """Return a table of every kind of rule as `nft` lists it when we loaded it, and when `nft` did from our text."""
     nft = shutil.which("nft") or "nft"
-    with rtnetlink.open_in(netns.own(), rtnetlink.NETLINK_NETFILTER) as sock:
+    with netlink.open_in(netns.own(), netlink.NETLINK_NETFILTER) as sock:
         nfnetlink.load(sock, nfnetlink.encode(every_kind()))
     found = []
     for script in ("", "delete table inet every\n" + ruletext.text(every_kind())):
@@ -510,7 +510,7 @@ def killed(how: str) -> Any:
     assert lab.stdout.readline() == "standing\n"
     pids = others()
     here, there = netns.own(), os.open(f"/proc/{max(pids)}/ns/net", os.O_RDONLY)
-    with rtnetlink.Netlink(here) as link:
+    with netlink.Netlink(here) as link:
         link.batch(
             [
                 rtnetlink.veth(

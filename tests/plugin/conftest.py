@@ -35,6 +35,7 @@ class Inner:
         self.pytester = pytester
         self.path = pytester.path
         self._log = pytester.path / "fake.log"
+        self._output = pytester.path / "output"
         self._environment = monkeypatch
         self.env(FAKE_LOG=self._log, PYTHONPATH=os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
         pytester.syspathinsert(HERE)
@@ -66,16 +67,19 @@ class Inner:
     def command(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "pytest", *ALONE, *args]
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Start a run in a session of its own, to be sent signals."""
-        return subprocess.Popen(
-            self.command(*args),
-            cwd=self.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start a run in a session of its own, to be sent signals; `output` is what it prints.
+
+        No pipe: reading that would wait for every worker that holds its other end.
+        """
+        with self._output.open("w", encoding="utf-8") as file:
+            return subprocess.Popen(
+                self.command(*args), cwd=self.path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8")
 
     @property
     def log(self) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 from ztconform import proof
 from ztconform.cluster import Facts, Resolver
 from ztconform.errors import ClusterError, Rejected
-from ztconform.model import Case, Observation, Probe, Ref, Row, RowResult, Topology
+from ztconform.model import Case, Manifest, Observation, Probe, Ref, Row, RowResult, Topology
 from ztconform.timeouts import LAB
 
 HERE, THERE = Ref("shop", "frontend"), Ref("shop", "payment")
@@ -84,12 +84,18 @@ class FakeStack:
 
 def prove_case(case: Case, cluster: FakeCluster, *, mutate=None, notify=None, keep_policy=False) -> tuple[RowResult, ...]:
     log(f"prove {case.id}{' keeping' if keep_policy else ''}")
+    for step in case.steps:
+        log(" ".join(["change", *(f"+{_name(m)}" for m in step.apply), *(f"-{_name(m)}" for m in step.delete)]))
     for phase in ("control", "apply", "release"):
         notify(phase)
     results = tuple(result(r, _outcome(r.id)) for step in case.steps for r in step.rows)
     if not keep_policy:
         cluster.remove(case.id)
     return results
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
 
 
 def _outcome(row: str) -> str:

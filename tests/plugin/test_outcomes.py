@@ -60,7 +60,7 @@ def test_a_red_row_reads_exactly_as_the_report_puts_it(inner):
     end = lines.index(next(line for line in lines if line.startswith("___") and lines.index(line) > start))
     import fakestack
 
-    from ztconform.model import to_json
+    from ztconform.jsonform import to_json
 
     row = to_json(fakestack.result(fakestack.row("VIOLATED a"), "VIOLATED"))
     assert redrow.render(row, catalogue.load()["N01"]).splitlines() == lines[start:end]
@@ -165,7 +165,7 @@ def test_the_terminal_plugin_is_not_needed(inner):
     assert ["VIOLATED", "PROVED"] == [r["outcome"] for r in report["requirements"]]
 
 
-def test_two_functions_prove_under_steps_whose_rows_keep_ids_of_their_own(inner):
+def test_the_rows_of_later_steps_have_ids_of_their_own(inner):
     inner.write(
         "from ztconform import step\n"
         '@requirement(id="N16")\n'
@@ -174,6 +174,46 @@ def test_two_functions_prove_under_steps_whose_rows_keep_ids_of_their_own(inner)
         "    assert ['PROVED a', 'PROVED a, step 2'] == [r.row.id for r in found]\n"
     )
     assert 0 == inner.run().ret
+
+
+def test_a_row_that_is_demanded_twice_is_a_usage_error(inner):
+    inner.write(inner.requirement("N01", "PROVED a", "PROVED a"))
+    result = inner.run()
+    assert pytest.ExitCode.USAGE_ERROR == result.ret
+    result.stdout.fnmatch_lines(["prove() demands the same row twice: PROVED a"])
+
+
+def test_the_policy_of_a_step_takes_the_place_of_the_one_before_it(inner):
+    inner.write(
+        "from ztconform import step\n"
+        "OTHER = {**POLICY, 'metadata': {'namespace': 'shop', 'name': 'other'}}\n"
+        '@requirement(id="N14")\n'
+        "def test_steps(ztc_prove):\n"
+        "    rows = [row('PROVED a')]\n"
+        "    ztc_prove(policy=[POLICY, OTHER], rows=rows, steps=[step(policy='default-deny-all', rows=rows), step(rows=rows)])\n"
+    )
+    assert 0 == inner.run().ret
+    changes = [line for line in inner.log if line.startswith("change")]
+    assert "change +shop/deny +shop/other" == changes[0]
+    assert changes[1].endswith(" -shop/deny -shop/other")
+    assert "change" == changes[2]
+
+
+def test_a_policy_that_the_dialect_cannot_say_is_not_supported(inner, monkeypatch):
+    from ztconform import policies
+
+    monkeypatch.setattr(policies, "load", lambda intent, dialects: policies.Gap(intent, dialects[0], "it knows no names"))
+    inner.write('@requirement(id="N01")\ndef test_it(ztc_prove):\n    ztc_prove(policy="names", rows=[row("PROVED a")])\n')
+    result = inner.run("-v")
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["*test_it SKIPPED (NOT_SUPPORTED: it knows no names)*", "NOT_SUPPORTED *N01: it knows no names"])
+
+
+def test_an_unknown_policy_is_a_usage_error(inner):
+    inner.write('@requirement(id="N01")\ndef test_it(ztc_prove):\n    ztc_prove(policy="no-such", rows=[row("PROVED a")])\n')
+    result = inner.run()
+    assert pytest.ExitCode.USAGE_ERROR == result.ret
+    result.stdout.fnmatch_lines(["policy 'no-such': no such intent *"])
 
 
 def test_parameters_prove_one_requirement_together(inner):

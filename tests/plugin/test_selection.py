@@ -63,6 +63,19 @@ def test_the_last_failed_are_the_red_requirements(three):
     assert not complete(three)
 
 
+def test_an_id_can_be_chosen_that_is_nowhere_in_the_tests_name(inner):
+    inner.write('@requirement(id="N03")\ndef test_one(): pass\n@requirement(id="N04")\ndef test_two(): pass\n')
+    result = inner.run("--co", "-q", "-k", "N04")
+    assert ["test_inner.py::test_two"] == [line for line in result.outlines if "::" in line]
+
+
+def test_what_proves_nothing_is_failed_for_every_reader_of_reports(inner):
+    inner.write('@requirement(id="N01")\ndef test_idle(): pass\n@requirement(id="N02")\ndef test_other(): pass\n')
+    assert 1 == inner.run_apart("-p", "no:terminal", "-k", "idle").ret
+    result = inner.run("--co", "-q", "--lf")
+    assert ["test_inner.py::test_idle"] == [line for line in result.outlines if "::" in line]
+
+
 def test_after_the_first_red_row_the_rest_did_not_run(three):
     result = three.run("-x", "--ztc-report=out")
     assert 1 == result.ret
@@ -128,7 +141,8 @@ def test_a_stack_that_does_not_start_is_one_line_and_exit_code_3(three, workers)
     result = three.run_apart(*workers, "--ztc-report=out")
     assert 3 == result.ret
     text = result.stdout.str() + result.stderr.str()
-    assert 1 == text.count("could not run: nft is missing; install nftables")
+    assert 1 == text.count("nft is missing; install nftables")
+    assert 1 == text.count("could not run: nft is missing")
     assert "Traceback" not in text
     report = json.loads((three.path / "out/conformance.json").read_text(encoding="utf-8"))
     assert (3, False, ["nft is missing; install nftables"]) == (report["exit"], report["complete"], report["could_not_run"])

@@ -20,8 +20,7 @@ def test_each_worker_has_a_stack_of_its_own_and_the_controller_has_none(inner):
     run = inner.start("-n2")
     inner.logged("waiting", 2)
     (inner.path / "go-on").touch()
-    run.communicate(timeout=30)
-    assert 0 == run.returncode
+    assert 0 == run.wait(timeout=30)
     starters = {line.split()[1] for line in inner.logged("start", 2)}
     assert 2 == len(starters) and str(run.pid) not in starters
     assert starters == {line.split()[1] for line in inner.log if line.startswith("stop")}

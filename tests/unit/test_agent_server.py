@@ -6,8 +6,12 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +28,7 @@ PORTS = (
     {"number": TCP, "protocol": "TCP", "app": "tcp"},
     {"number": UDP, "protocol": "UDP", "app": "udp"},
 )
+ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count()
 
 
@@ -133,6 +138,36 @@ def test_a_body_that_never_comes_leaves_the_request_unanswered_but_seen(address:
             assert (await talk(address, HTTP, request + b"1234567")).startswith(b"HTTP/1.1 200")
 
     asyncio.run(scenario())
+
+
+def test_a_body_that_comes_late_is_waited_for(address: str) -> None:
+    async def scenario() -> None:
+        with serving(address) as server:
+            reader, writer = await asyncio.open_connection(address, HTTP)
+            writer.write(get("/", "x-ztc-nonce: a", "Content-Length: 7", "Connection: close", method="POST"))
+            while not server.sightings():
+                await asyncio.sleep(0.001)
+            writer.write(b"1234567")
+            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("line", "header", "connection"),
+    [
+        ("GET / HTTP/1.1", "Connection: Keep-Alive, Close", "close"),
+        ("GET / HTTP/1.1", "x: y", "keep-alive"),
+        ("GET / HTTP/1.0", "x: y", "close"),
+        ("GET / HTTP/1.0", "Connection: keep-alive", "keep-alive"),
+    ],
+)
+def test_a_connection_ends_where_the_client_says_or_its_version_implies(line: str, header: str, connection: str) -> None:
+    session = HttpSession(lambda _: Reply(200, b""))
+    answer = session.feed(f"{line}\r\n{header}\r\n\r\n".encode())
+    assert f"Connection: {connection}\r\n".encode() in answer
+    assert session.closing == (connection == "close")
 
 
 @pytest.mark.parametrize("header", ["x-other: abc", "x-ztc-nonce: a b", "x-ztc-nonce: a\r\nx-ztc-nonce: b", "x-ztc-nonce: \xe9"])
@@ -354,6 +389,36 @@ def test_a_wildcard_server_answers_by_both_families_and_from_the_address_it_was_
         prober.close()
 
     asyncio.run(scenario())
+
+
+ASKED_AT = """
+import asyncio, socket
+from ztconform.agent.prober import Prober
+from ztconform.agent.server import Server
+
+async def main():
+    server = Server("a/b", socket.socket, [{"number": 9, "protocol": "UDP", "app": "udp"}])
+    server.start()
+    prober = Prober(socket.socket)
+    addresses = "10.7.0.1", "10.7.0.2", "fd07::1", "fd07::2"
+    binds = {4: "10.7.0.1", 6: "fd07::1"}
+    specs = [{"kind": "udp", "address": a, "port": 9, "bind": binds[6 if ":" in a else 4], "timeout": 2} for a in addresses]
+    print([each["backend"] for each in await prober.probe_all(specs)])
+
+asyncio.run(main())
+"""
+
+
+def test_a_wildcard_server_with_two_addresses_of_a_family_answers_from_the_one_it_was_asked_at() -> None:
+    wiring = "ip link set lo up && for a in 10.7.0.1/32 10.7.0.2/32 fd07::1/128 fd07::2/128; do ip address add $a dev lo; done"
+    line = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", f'{wiring} && exec "$0" -c "$1"']
+    if shutil.which("ip") is None or subprocess.run([*line[:4], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespace, or no iproute2: only 127.0.0.0/8 was asked")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*line, sys.executable, ASKED_AT], capture_output=True, text=True, timeout=30, check=False, env=environment
+    )
+    assert ("['a/b', 'a/b', 'a/b', 'a/b']\n", "") == (done.stdout, done.stderr)
 
 
 def test_a_stopped_server_keeps_what_it_saw_and_its_ports_are_free(address: str) -> None:

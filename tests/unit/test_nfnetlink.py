@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.errors import InternalError
-from ztconform.lab import nfnetlink, rtnetlink
+from ztconform.lab import netlink, nfnetlink
 from ztconform.lab.ruleset import AddressSet, Chain, Dport, Go, Hook, Iif, Log, Proto, Rule, Table
 
 FORWARD = Hook("filter", "forward", 0)
@@ -30,7 +30,7 @@ NAMES = {
 
 def of(batch: bytes) -> list[str]:
     """Return the messages of a batch by name."""
-    return [NAMES[kind & 0xFF if kind >> 8 == nfnetlink.NFNL_SUBSYS_NFTABLES else kind] for kind, *_ in rtnetlink.frames(batch)]
+    return [NAMES[kind & 0xFF if kind >> 8 == nfnetlink.NFNL_SUBSYS_NFTABLES else kind] for kind, *_ in netlink.frames(batch)]
 
 
 def addresses(count: int) -> frozenset[str]:
@@ -49,7 +49,7 @@ def test_a_table_replaces_its_namesake_and_every_chain_is_there_before_a_rule_ju
 
 def test_consent_is_asked_for_once_by_the_last_message_before_the_end() -> None:
     batch = nfnetlink.encode(Table("policy", (), (Chain("forward", (), FORWARD),)))
-    asking = [bool(flags & rtnetlink.NLM_F_ACK) for _, flags, *_ in rtnetlink.frames(batch)]
+    asking = [bool(flags & netlink.NLM_F_ACK) for _, flags, *_ in netlink.frames(batch)]
     assert [False, False, False, False, True, False] == asking
 
 
@@ -57,11 +57,11 @@ def test_consent_is_asked_for_once_by_the_last_message_before_the_end() -> None:
 def test_no_attribute_outgrows_64_kib_and_no_element_is_missing(count: int) -> None:
     batch = nfnetlink.encode(Table("policy", (AddressSet("many", 6, addresses(count)),), ()))
     found = set()
-    for kind, _, _, start, end in rtnetlink.frames(batch):
+    for kind, _, _, start, end in netlink.frames(batch):
         if kind & 0xFF == nfnetlink.NFT_MSG_NEWSETELEM and kind >> 8:
-            elements = dict(rtnetlink.attributes(batch, start + 4, end))[nfnetlink.NFTA_SET_ELEM_LIST_ELEMENTS]
+            elements = dict(netlink.attributes(batch, start + 4, end))[nfnetlink.NFTA_SET_ELEM_LIST_ELEMENTS]
             assert len(elements) + 4 <= 0xFFFF
-            found |= {raw[-16:] for _, raw in rtnetlink.attributes(elements, 0, len(elements))}
+            found |= {raw[-16:] for _, raw in netlink.attributes(elements, 0, len(elements))}
     assert {ipaddress.IPv6Address(address).packed for address in addresses(count)} == found
 
 
@@ -69,10 +69,10 @@ def test_no_attribute_outgrows_64_kib_and_no_element_is_missing(count: int) -> N
 def test_messages_follow_each_other_without_a_gap_whatever_the_comments_are(comments: list[str]) -> None:
     rules = tuple(Rule((Proto("tcp"),), (Go("accept"),), comment) for comment in comments)
     batch = nfnetlink.encode(Table("policy", (), (Chain("forward", rules, FORWARD),)))
-    ends = [(end + 3) & ~3 for *_, end in rtnetlink.frames(batch)]
-    starts = [start - rtnetlink.HEADER_LENGTH for *_, start, _ in rtnetlink.frames(batch)]
+    ends = [(end + 3) & ~3 for *_, end in netlink.frames(batch)]
+    starts = [start - netlink.HEADER_LENGTH for *_, start, _ in netlink.frames(batch)]
     assert [*starts[1:], len(batch)] == ends
-    assert list(range(len(comments) + 6)) == [sequence for _, _, sequence, *_ in rtnetlink.frames(batch)]
+    assert list(range(len(comments) + 6)) == [sequence for _, _, sequence, *_ in netlink.frames(batch)]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ POLICY: dict[str, Any] = {
     "status": {},
 }
 OBSERVATION = Observation(
-    attempt="checkout -> payment, same node",
+    attempt="checkout -> payment [shop/checkout-0 -> shop/payment-0]",
     nonce="ab12",
     sent=12.0,
     ended=12.0013,
@@ -239,7 +239,12 @@ def test_different_spacings_are_told_as_a_range() -> None:
 
 def test_a_run_of_nothing_says_so() -> None:
     empty = RunResult(version="0", stack="lab", versions={}, started=RUN.started, seconds=0, complete=True)
-    assert "0 requirements" == matrix.render(empty, CATALOGUE).strip()
+    assert "0 requirements: nothing was proved" == matrix.render(empty, CATALOGUE).strip()
+
+
+def test_a_run_of_case_files_counts_cases_alone() -> None:
+    run = RunResult(version="0", stack="lab", versions={}, started=RUN.started, seconds=0, complete=True, cases=RUN.cases)
+    assert "1 case: 1 PROVED" == matrix.render(run, CATALOGUE).splitlines()[-1]
 
 
 def test_a_red_row_says_everything_that_is_needed_to_believe_it() -> None:
@@ -248,7 +253,7 @@ VIOLATED  N03 Only the declared peer and port pass, port ranges and named ports 
   row       checkout -> payment: shop/checkout -> shop/payment port 8080 by service, http GET /
   expected  denied by l34, attributed to shop/default-deny
   observed  answered with status 200 by shop/payment-0, 10.0.1.3 port 41234 -> 10.96.0.7 port 80, after 1.3 ms  \
-[checkout -> payment, same node]
+[shop/checkout-0 -> shop/payment-0]
   why       shop/payment-0 answered
   nonce     ab12 was seen by shop/payment-0 as its #12
   control   open

@@ -60,7 +60,7 @@ ANSWERED = Outcome("answered", "done")
 class TcpExchange:
     """Connect, send a request and read its answer."""
 
-    __slots__ = ("_done", "_network", "_reader", "_request", "_socket", "_stage", "source")
+    __slots__ = ("_done", "_moved", "_network", "_reader", "_request", "_socket", "_stage", "source")
 
     def __init__(self, network: Network, request: bytes, reader: Reader, done: Callable[[Outcome], None]) -> None:
         self._network = network
@@ -69,6 +69,7 @@ class TcpExchange:
         self._done: Callable[[Outcome], None] | None = done
         self._socket: socket.socket | None = None
         self._stage = "connect"
+        self._moved = network.loop.time()  # when it began, and then when it sent
         self.source = ""
 
     def start(self, nonce: str, target: tuple[str, int], bind: str | None) -> None:
@@ -100,11 +101,10 @@ class TcpExchange:
         if self._done is not None:
             network.poller.add(sock.fileno(), self._wanted(), self._ready)
 
-    def look(self) -> bool:
-        """Look once more at the socket and return whether that brought the exchange on: the loop may have been late."""
-        stage = self._stage
+    def look(self, deadline: float) -> bool:
+        """Look once more at the socket, and return whether the exchange ended so or moved on only after the deadline."""
         self._ready(FAILED)
-        return self._done is None or self._stage != stage
+        return self._done is None or self._moved >= deadline
 
     def expire(self) -> None:
         """End because time is up."""
@@ -153,6 +153,7 @@ class TcpExchange:
             self._fail(error.errno or 0)
             return
         self._stage = "request"
+        self._moved = self._network.loop.time()
         self._request = self._request[count:]
 
     def _receive(self) -> None:
@@ -185,7 +186,7 @@ class TcpExchange:
 class UdpExchange:
     """Send one datagram, again where that is wished, and take the first one that is an answer."""
 
-    __slots__ = ("_accept", "_done", "_network", "_request", "_resend", "_socket", "source")
+    __slots__ = ("_accept", "_done", "_moved", "_network", "_request", "_resend", "_socket", "source")
 
     def __init__(
         self, network: Network, request: bytes, accept: Callable[[bytes], bool], done: Callable[[Outcome], None]
@@ -196,6 +197,7 @@ class UdpExchange:
         self._done: Callable[[Outcome], None] | None = done
         self._socket: socket.socket | None = None
         self._resend: asyncio.TimerHandle | None = None
+        self._moved = network.loop.time()
         self.source = ""
 
     def start(self, nonce: str, target: tuple[str, int], bind: str | None, until: float, retry: bool) -> None:
@@ -222,10 +224,10 @@ class UdpExchange:
         if retry:
             self._resend = network.loop.call_later(_RESEND_AFTER[0], self._send_again, 1)
 
-    def look(self) -> bool:
-        """Look once more at the socket and return whether that ended the exchange: the loop may have been late."""
+    def look(self, deadline: float) -> bool:
+        """Look once more at the socket, and return whether the exchange ended so or began only after the deadline."""
         self._ready(FAILED)
-        return self._done is None
+        return self._done is None or self._moved >= deadline
 
     def expire(self) -> None:
         """End because time is up."""

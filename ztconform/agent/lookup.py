@@ -62,9 +62,9 @@ class Lookup:
         """Ask for the first candidate; the lookup may end before this returns."""
         self._ask()
 
-    def look(self) -> bool:
-        """Look once more for an answer and return whether one was there: the loop may have been late."""
-        return self._step is not None and self._step.look()
+    def look(self, deadline: float) -> bool:
+        """Look once more for an answer, and return whether one was there or the step began only after the deadline."""
+        return self._step is not None and self._step.look(deadline)
 
     def expire(self) -> None:
         """End because time is up."""

@@ -109,7 +109,19 @@ class Prober:
 class _Attempt:
     """Take one probe from its first packet to its observation."""
 
-    __slots__ = ("_done", "_network", "_nonce", "_reader", "_sent", "_spec", "_step", "_target", "_timer", "_under_way")
+    __slots__ = (
+        "_deadline",
+        "_done",
+        "_network",
+        "_nonce",
+        "_reader",
+        "_sent",
+        "_spec",
+        "_step",
+        "_target",
+        "_timer",
+        "_under_way",
+    )
 
     def __init__(self, network: Network, spec: Spec, nonce: str, done: Done, under_way: set[_Attempt]) -> None:
         self._network = network
@@ -120,13 +132,14 @@ class _Attempt:
         self._target = (spec.address, spec.port)
         self._step: Step | None = None
         self._reader: HttpReader | LineReader = LineReader()
-        self._sent = monotonic()
+        self._sent = monotonic()  # the loop's clock too
+        self._deadline = self._sent + spec.timeout
         self._timer: asyncio.TimerHandle | None = None
         under_way.add(self)
 
     def start(self) -> None:
         spec = self._spec
-        self._timer = self._network.loop.call_later(spec.timeout, self._expire)
+        self._timer = self._network.loop.call_at(self._deadline, self._expire)
         if spec.kind == "dns":
             self._look_up(spec.path, self._target, marked=True, done=self._found)
         elif spec.name:
@@ -142,7 +155,7 @@ class _Attempt:
 
     def _look_up(self, name: str, resolver: tuple[str, int], marked: bool, done: Callable[[Found], None]) -> None:
         spec = self._spec
-        until = self._sent + spec.timeout
+        until = self._deadline
         question = Question(name, spec.family, resolver, spec.search, self._nonce, marked, spec.bind, until, spec.retry)
         lookup = Lookup(self._network, question, done)
         self._step = lookup
@@ -179,7 +192,7 @@ class _Attempt:
         if spec.kind == "udp":
             datagram = UdpExchange(self._network, request_line(self._nonce), self._take_datagram, self._exchanged)
             self._step = datagram
-            datagram.start(self._nonce, self._target, spec.bind, self._sent + spec.timeout, spec.retry)
+            datagram.start(self._nonce, self._target, spec.bind, self._deadline, spec.retry)
             return
         if spec.kind == "http":
             self._reader = HttpReader(spec.method)
@@ -217,11 +230,14 @@ class _Attempt:
         step = self._step
         if step is None:
             return
+        loop = self._network.loop
         try:
-            # What lies in the socket already came in time; that the loop was late is no fault of the network.
-            if step.look():
+            # What lies in the socket came in time, and what was sent late has had no time to be answered: a loop that was
+            # busy or starved must not make silence of it.
+            if step.look(self._deadline):
                 if self._done is not None:
-                    self._timer = self._network.loop.call_later(self._spec.timeout, self._expire)
+                    self._deadline = loop.time() + self._spec.timeout
+                    self._timer = loop.call_at(self._deadline, self._expire)
                 return
             step.expire()
         except Exception as error:  # boundary: a probe never raises, and one that did would hang its round

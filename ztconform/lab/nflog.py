@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ztconform.errors import ClusterError
-from ztconform.lab import nfnetlink, rtnetlink
+from ztconform.lab import netlink, nfexpression
 
 # linux/netfilter/nfnetlink.h, nfnetlink_log.h
 NFNL_SUBSYS_ULOG = 4
@@ -25,7 +25,7 @@ NFULNL_CFG_F_SEQ = 1
 # linux/in6.h
 IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_DSTOPTS = 0, 43, 44, 60
 
-_PROTOCOL = {number: name for name, number in nfnetlink.IPPROTO.items()}
+_PROTOCOL = {number: name for name, number in nfexpression.IPPROTO.items()}
 _COPIED = 128  # bytes of a packet: the longest IPv4 header, or an IPv6 header with extensions, and the ports
 _BUFFER = 8 << 20  # bytes wanted; without the host's root the limit is net.core.rmem_max
 _MASK = 0xFFFFFFFF
@@ -62,9 +62,9 @@ class NfLog:
     def __init__(self, netns_fd: int, group: int) -> None:
         self.lost = False  # stays true: from then on the absence of an event proves nothing
         self._next = 0  # the kernel counts from 0 when a group is bound, so that a loss before the first event shows too
-        kernel = rtnetlink.Netlink(netns_fd, rtnetlink.NETLINK_NETFILTER)
+        kernel = netlink.Netlink(netns_fd, netlink.NETLINK_NETFILTER)
         self._socket = kernel.socket
-        rtnetlink.enlarge(self._socket, "RCVBUF", _BUFFER)
+        netlink.enlarge(self._socket, "RCVBUF", _BUFFER)
         try:
             kernel.batch([_setting(group, number, value, what) for number, value, what in _SETTINGS])
         except ClusterError:
@@ -93,9 +93,9 @@ class NfLog:
                     raise ClusterError(f"the flow log cannot be read: {error.strerror}") from error
                 self.lost = True
                 continue
-            for kind, _, _, start, end in rtnetlink.frames(data):
+            for kind, _, _, start, end in netlink.frames(data):
                 if kind == NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET:
-                    drops += self._event(dict(rtnetlink.attributes(data, start + 4, end)))
+                    drops += self._event(dict(netlink.attributes(data, start + 4, end)))
 
     def _event(self, found: dict[int, bytes]) -> list[Drop]:
         sequence = int.from_bytes(found.get(NFULA_SEQ, b""), "big")
@@ -108,9 +108,9 @@ class NfLog:
         return [drop]
 
 
-def _setting(group: int, number: int, value: bytes, what: str) -> rtnetlink.Message:
-    body = struct.pack("!BBH", 0, 0, group) + rtnetlink.attribute(number, value)
-    return rtnetlink.Message(NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_CONFIG, 0, body, f"NFLOG group {group}: {what}")
+def _setting(group: int, number: int, value: bytes, what: str) -> netlink.Message:
+    body = struct.pack("!BBH", 0, 0, group) + netlink.attribute(number, value)
+    return netlink.Message(NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_CONFIG, 0, body, f"NFLOG group {group}: {what}")
 
 
 def _parse(prefix: str, packet: bytes) -> Drop | None:

@@ -65,7 +65,7 @@ def trial() -> int:
 
 def _exercise() -> None:
     """Use the parts of the kernel that not every one has; what is missing shows by name, here or when a ruleset is loaded."""
-    from ztconform.lab import netns, rtnetlink  # noqa: PLC0415  as above
+    from ztconform.lab import netlink, netns, rtnetlink  # noqa: PLC0415  as above
 
     if not os.path.exists("/proc/sys/net/ipv6"):
         raise ClusterError("this kernel has IPv6 switched off: start it without ipv6.disable=1")
@@ -73,15 +73,15 @@ def _exercise() -> None:
     netns.sysctl(here, "net.ipv4.ip_forward", 1)
     near, far = rtnetlink.End(here, "a", 10, b"\2\0\0\0\0\1"), rtnetlink.End(there, "b", 11, b"\2\0\0\0\0\2")
     version_0 = bytes(4)  # nfgenmsg
-    bind = version_0 + rtnetlink.attribute(NFULA_CFG_CMD, bytes([NFULNL_CFG_CMD_BIND]))
+    bind = version_0 + netlink.attribute(NFULA_CFG_CMD, bytes([NFULNL_CFG_CMD_BIND]))
     trials = (
-        ("veth", rtnetlink.NETLINK_ROUTE, rtnetlink.veth(near, far)),
-        ("nf_tables", rtnetlink.NETLINK_NETFILTER, rtnetlink.Message(NFT_GETGEN, 0, version_0, "nf_tables")),
-        ("nfnetlink_log", rtnetlink.NETLINK_NETFILTER, rtnetlink.Message(NFULNL_CONFIG, 0, bind, "a flow log")),
+        ("veth", netlink.NETLINK_ROUTE, rtnetlink.veth(near, far)),
+        ("nf_tables", netlink.NETLINK_NETFILTER, netlink.Message(NFT_GETGEN, 0, version_0, "nf_tables")),
+        ("nfnetlink_log", netlink.NETLINK_NETFILTER, netlink.Message(NFULNL_CONFIG, 0, bind, "a flow log")),
     )
     for module, protocol, message in trials:
         try:
-            with rtnetlink.Netlink(here, protocol) as kernel:
+            with netlink.Netlink(here, protocol) as kernel:
                 kernel.batch([message])
         except ClusterError as error:
             cure = f"as root run `modprobe {module}`, or use a kernel that has it"

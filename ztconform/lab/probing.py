@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -16,8 +17,8 @@ from ztconform.agent.stream import Streams
 from ztconform.lab import control, netns, nfnetlink
 from ztconform.lab.drops import Drops
 from ztconform.lab.isolation import NFLOG_GROUP
+from ztconform.lab.netlink import NETLINK_NETFILTER, open_in
 from ztconform.lab.nflog import NfLog
-from ztconform.lab.rtnetlink import NETLINK_NETFILTER, open_in
 from ztconform.lab.wiring import PodLink, Wiring
 
 _SIDE_BY_SIDE = 64  # probes started before the loop may look at answers
@@ -61,9 +62,7 @@ class Probing:
     async def add(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Connect pods, give the outside host the outsiders' addresses, and return who holds each pod's namespace as what."""
         inside = [p for p in request["pods"] if p["node"] is not None]
-        self._wiring.add(
-            [PodLink(key=p["device"], node=p["node"], device=p["device"], v4=p["v4"], v6=p["v6"]) for p in inside]
-        )
+        self._wiring.add([PodLink(key=p["device"], node=p["node"], device=p["device"], v4=p["v4"], v6=p["v6"]) for p in inside])
         for pod in inside:
             fd = self._wiring.netns(pod["device"])
             self._fds[pod["key"]] = fd
@@ -177,10 +176,8 @@ class _Stream:
 
     async def take(self, wait: float) -> list[dict[str, Any]]:
         if not self._came and wait:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._something.wait(), wait)
-            except TimeoutError:
-                pass
         self._something.clear()
         taken, self._came = self._came, []
         return taken

@@ -111,7 +111,7 @@ def command(pid: int, fd: int, spec: Mapping[str, Any]) -> str:
     asked = {k: v for k, v in spec.items() if k != "pod" and v not in (None, [])}
     inner = [sys.executable, "-m", "ztconform.agent", "probe", json.dumps({"attempt": "repeat", **asked})]
     enter = ["nsenter", f"--user=/proc/{pid}/ns/user", "--preserve-credentials", f"--net=/proc/{pid}/fd/{fd}"]
-    return shlex.join([*enter, *inner])
+    return f"{shlex.join([*enter, *inner])}  # while the lab is up: --pdb keeps it"
 
 
 def _of(pod: LabPod, family: int) -> str:

@@ -21,8 +21,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ztconform.errors import ClusterError
-from ztconform.lab import netns, nfnetlink, rtnetlink
-from ztconform.lab.rtnetlink import End, Message, Netlink
+from ztconform.lab import netlink, netns, nfnetlink, rtnetlink
+from ztconform.lab.netlink import Message, Netlink
+from ztconform.lab.rtnetlink import End
 from ztconform.lab.ruleset import Chain, Established, Hook, Rule, Table
 
 OUTSIDE_V4 = "192.0.2.0/24"  # RFC 5737
@@ -269,7 +270,7 @@ def _shorten_conntrack(fd: int) -> None:
     tracking = Rule((Established(),), ())
     table = Table("warm-up", (), (Chain("forward", (tracking,), Hook("filter", "forward", 0)),))
     # Its sysctls exist only from the first use of connection tracking in the machine's life: this may be that.
-    with rtnetlink.open_in(fd, rtnetlink.NETLINK_NETFILTER) as sock:
+    with netlink.open_in(fd, netlink.NETLINK_NETFILTER) as sock:
         nfnetlink.load(sock, nfnetlink.encode(table))
         nfnetlink.load(sock, nfnetlink.delete(table.name))
     for key, value in _CONNTRACK.items():
@@ -280,7 +281,7 @@ def _shorten_conntrack(fd: int) -> None:
 def _await_links(routers: Sequence[Netlink]) -> None:
     deadline = time.monotonic() + _UP_WITHIN
     waiting = list(routers)
-    while waiting := [router for router in waiting if router.deaf()]:
+    while waiting := [router for router in waiting if rtnetlink.deaf(router)]:
         if time.monotonic() > deadline:
             raise ClusterError(f"{len(waiting)} of the lab's routers have interfaces that do not come up within {_UP_WITHIN} s")
         time.sleep(0.0005)  # the state is asked again

@@ -5,8 +5,8 @@ It lives in the process that the user started, xdist's controller or the only on
 `ztconform.report`.
 """
 
+import signal
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ class Reporter:
         self.workers: list[int] = []
         self.notes: list[str] = []  # lines below the matrix
         self._interrupted = False
-        self._sigterm = ExitStack()
+        self._sigterm: signals.Interrupts | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take what a report carries; its own outcome decides nothing."""
@@ -54,13 +54,15 @@ class Reporter:
     def _plan(self, text: str) -> None:
         plan = load_plan(text)
         self.record.plan(plan)
-        if not self.workers:
-            self._sigterm.enter_context(signals.sigterm_interrupts(self.config, "the workers' stacks", self.workers))
-        self.workers.append(plan.pid)
+        if self._sigterm is None and plan.pid:
+            self._sigterm = signals.Interrupts(self.config, "the workers' stacks", signal.SIGTERM)
+        self.workers += [plan.pid] if plan.pid else []
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Notice that it was not pytest itself that ended the run."""
-        self._interrupted = self._interrupted or launch.by_hand(excinfo.value)
+        """Notice that it was not pytest itself that ended the run, and end the workers too."""
+        if launch.by_hand(excinfo.value):
+            self._interrupted = True
+            signals.pass_on(self.workers)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Take a wrong ID or case file, which a worker can only report as a collection error."""
@@ -86,7 +88,8 @@ class Reporter:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
         """Restore the exit code that the results demand, whatever plugins made of the reports, and write the report."""
         result = yield
-        self._sigterm.close()
+        if self._sigterm is not None:
+            self._sigterm.restore()
         if not self.record.subjects and not self.record.usage:
             return result
         demanded = self.record.verdict()

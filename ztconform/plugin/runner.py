@@ -17,6 +17,7 @@ from ztconform.errors import ConformanceFailure, ZtconformError
 from ztconform.model import RowResult
 from ztconform.plugin import compat
 from ztconform.plugin.record import Record
+from ztconform.plugin.stack import controller_of
 from ztconform.plugin.subjects import SUBJECT, Subject
 from ztconform.plugin.wire import PLAN, RESULT, WORD, Plan, Told, dump
 from ztconform.report.results import RED, Attempt, rows_to_json
@@ -98,7 +99,7 @@ class Runner:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Take down what is going to run."""
         subjects = {item.nodeid: item.stash[SUBJECT] for item in session.items if SUBJECT in item.stash}
-        self.plan = Plan(subjects=subjects, narrowed=self.narrowed, pid=os.getpid())
+        self.plan = Plan(subjects=subjects, narrowed=self.narrowed, pid=os.getpid() if controller_of(self.config) else 0)
         if self.record is not None:
             self.record.plan(self.plan)
             self.plan = None

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from types import FrameType
 
 import pytest
@@ -33,34 +33,43 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@contextmanager
-def sigterm_interrupts(config: pytest.Config, what: str, forward_to: Iterable[int] = ()) -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C; a second one, which comes during clean-up, says what is still being removed.
+class Interrupts:
+    """Treat signals like Ctrl-C; one that comes during clean-up only says what is still being removed.
 
-    The first is forwarded to children: unlike Ctrl-C on a terminal, SIGTERM reaches one process alone. Outside the main thread,
-    and where somebody else handles SIGTERM already, nothing changes.
+    Outside the main thread, and where somebody else handles a signal already, nothing changes.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    interrupted = False
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            _say(config, f"ztconform: still removing {what}, in process {os.getpid()}; please wait")
-            return
-        interrupted = True
-        for child in forward_to:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-        raise KeyboardInterrupt("SIGTERM")
+    def __init__(self, config: pytest.Config, what: str, *numbers: signal.Signals) -> None:
+        self._config = config
+        self._removing = what
+        self._interrupted = False
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        defaults = (signal.SIG_DFL, signal.default_int_handler)
+        free = [number for number in numbers if in_main_thread and signal.getsignal(number) in defaults]
+        self._before = {number: signal.signal(number, self._handle) for number in free}
 
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def removed(self) -> None:
+        """Have nothing to say any more of what was being removed."""
+        self._removing = ""
+
+    def restore(self) -> None:
+        """Treat the signals as before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        if self._removing:
+            _say(self._config, f"ztconform: still removing {self._removing}, in process {os.getpid()}; please wait")
+
+
+def pass_on(workers: Iterable[int]) -> None:
+    """Interrupt workers, which a signal to the controller alone does not reach."""
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGTERM)
 
 
 def _say(config: pytest.Config, text: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which stack a session tests, and the process that holds it; what a stack is, is left to `ztconform.stacks`."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -29,8 +30,22 @@ def find(config: pytest.Config, name: str) -> "Stack":
 @contextmanager
 def started(config: pytest.Config, stack: "Stack") -> "Iterator[Cluster]":
     """Start the stack, and end it however the run ends: Ctrl-C, SIGTERM, or the death of xdist's controller."""
-    controller = getattr(config, "workerinput", {}).get("ztc_controller")
+    controller = controller_of(config)
     if controller is not None:
         signals.die_with(controller)
-    with signals.sigterm_interrupts(config, f"stack {stack.name}"), stack.start() as cluster:
-        yield cluster
+    # Ctrl-C on a terminal reaches a worker twice: by itself, and passed on by the controller as SIGTERM.
+    numbers = [signal.SIGTERM] if controller is None else [signal.SIGTERM, signal.SIGINT]
+    interrupts = signals.Interrupts(config, f"stack {stack.name}", *numbers)
+    try:
+        with stack.start() as cluster:
+            yield cluster
+    finally:
+        interrupts.removed()
+        if controller is None:  # a worker still has to report, and no signal should end it there
+            interrupts.restore()
+
+
+def controller_of(config: pytest.Config) -> int | None:
+    """Return the process that started this one as its worker on the same machine, or None."""
+    controller: int | None = getattr(config, "workerinput", {}).get("ztc_controller")
+    return controller

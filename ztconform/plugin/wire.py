@@ -38,7 +38,7 @@ class Plan:
 
     subjects: Mapping[str, Subject]  # by node ID
     narrowed: bool  # something of ours was deselected
-    pid: int
+    pid: int  # of a worker that the controller may signal; 0 for any other
 
 
 def property_of(report: pytest.TestReport, key: str) -> str | None:

@@ -20,6 +20,13 @@ def nonces(log: Log) -> frozenset[str]:
     return frozenset(s.nonce for sightings in log.values() for s in sightings or ())
 
 
+def _fate(nonce: str, seen: Mapping[str, tuple[Ref, Sighting]]) -> str:
+    if nonce not in seen:
+        return f"{nonce} was seen by no server"
+    server, sighting = seen[nonce]
+    return f"{nonce} was seen by {server} as its #{sighting.sequence}"
+
+
 def testify(trial: Trial, log: Log) -> None:
     """Hold a row's findings against the servers' log; a contradiction, a gap or a missing log turns it red."""
     servers = trial.servers
@@ -28,6 +35,9 @@ def testify(trial: Trial, log: Log) -> None:
         trial.blame("INCONCLUSIVE", f"the log of {', '.join(mute)} could not be read, or has a gap")
         return
     seen = {s.nonce: (server, s) for server in servers for s in log[server] or ()}
+    if trial.red:
+        trial.fate = "; ".join(_fate(f.observation.nonce, seen) for f in trial.deciding) or "none was sent"
+        return
     for nonce, finding in trial.silent.items():
         if nonce in seen:
             server, sighting = seen[nonce]

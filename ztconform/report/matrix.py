@@ -105,7 +105,7 @@ def _reasons(results: Iterable[Result]) -> Table:
 
 
 def _totals(run: RunResult) -> Iterable[Text]:
-    spacings = [w.spacing for r in run.requirements if (w := worst_window(r.rows)) is not None]
+    spacings = [w.spacing for r in (*run.requirements, *run.cases) if (w := worst_window(r.rows)) is not None]
     if spacings:
         least, most = (f"{spacing * 1e3:.0f}" for spacing in (min(spacings), max(spacings)))
         every = least if least == most else f"{least} to {most}"
@@ -114,8 +114,8 @@ def _totals(run: RunResult) -> Iterable[Text]:
         yield Text(f"Could not run: {message}")
     if not run.complete:
         yield Text("Not complete: something was deselected, cut short or lost.")
-    counted = [_count("requirement", run.requirements), *([_count("case", run.cases)] if run.cases else [])]
-    yield Text("; ".join(counted))
+    counted = [_count(noun, results) for noun, results in (("requirement", run.requirements), ("case", run.cases)) if results]
+    yield Text("; ".join(counted) or "0 requirements: nothing was proved")
 
 
 def _count(noun: str, results: Sequence[Result]) -> str:

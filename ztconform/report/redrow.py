@@ -34,7 +34,7 @@ def render(row: RowJson, requirement: Requirement | None) -> str:
 
 def _facts(row: RowJson) -> Iterator[tuple[str, str]]:
     yield "expected", rows.expected(row)
-    yield "observed", _observed(row["observations"])
+    yield "observed", _observed(row["observations"], row["row"]["id"])
     yield "why", row["why"] or "no reason was given"
     yield "nonce", row["fate"] or _nonces(row["observations"])
     yield "control", row["control"] or "none held"
@@ -45,10 +45,10 @@ def _facts(row: RowJson) -> Iterator[tuple[str, str]]:
     yield "repeat", row["repeat"] or "no command is known"
 
 
-def _observed(observations: Sequence[Mapping[str, Any]]) -> str:
+def _observed(observations: Sequence[Mapping[str, Any]], row: str) -> str:
     if not observations:
         return "nothing: no probe of this row came back"
-    lines = [f"{rows.observed(o)}  [{o['attempt']}]" for o in observations[:_SHOWN]]
+    lines = [f"{rows.observed(o)}  {o['attempt'].removeprefix(row).strip()}".rstrip() for o in observations[:_SHOWN]]
     if len(observations) > _SHOWN:
         lines.append(f"and {len(observations) - _SHOWN} more")
     return "\n".join(lines)

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ztconform.errors import EXIT_COULD_NOT_RUN, EXIT_PROVED, EXIT_RED, EXIT_USAGE
-from ztconform.model import Outcome, RowResult, to_json
+from ztconform.jsonform import to_json
+from ztconform.model import Outcome, RowResult
 from ztconform.report.rows import RowJson
 
 WORST_FIRST: tuple[Outcome, ...] = ("VIOLATED", "INCONCLUSIVE", "NOT_RUN", "NOT_SUPPORTED", "PROVED")

@@ -5,11 +5,11 @@ Putting the words onto a terminal is left to `matrix` and `redrow`.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from ztconform.model import OUTSIDE, Cause, Ref, Window
+from ztconform.model import OUTSIDE, Cause, Layer, Ref, Window
 
-RowJson = Mapping[str, Any]  # a model.RowResult as model.to_json gives it
+RowJson = Mapping[str, Any]  # a model.RowResult as jsonform.to_json gives it
 
 
 def window(row: RowJson) -> Window | None:
@@ -36,7 +36,7 @@ def expected(row: RowJson) -> str:
     """Say what the row demands."""
     demand = row["row"]
     words = demand["want"]
-    if demand["by"]:
+    if demand["by"] and set(demand["by"]) != set(get_args(Layer)):  # whoever names no layer means any
         words += f" by {' or '.join(demand['by'])}"
     if demand["named"]:
         words += f", attributed to {', '.join(demand['named'])}"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the words of a scenario, policy, rows and steps, become a case; proving it is for `proof`."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ztconform import policies
+from ztconform.errors import UsageError
+from ztconform.model import Case, Manifest, Row, Step, Topology
+from ztconform.proof.change import key
+from ztconform.rows import Change
+
+Policy = str | Manifest | Sequence[str | Manifest]
+
+
+def case(
+    name: str,
+    topology: Topology,
+    dialects: Iterable[str],
+    *,
+    policy: Policy,
+    rows: Sequence[Row],
+    steps: Sequence[Change] = (),
+) -> Case | policies.Gap:
+    """Return the case, or the reason why the dialects have no words for one of its policies.
+
+    A policy is an intent's name, a manifest, or several of them; a step's policy takes the place of the one before it. Raises
+    UsageError for a row that cannot be meant, or an intent that is not there.
+    """
+    in_force = _manifests(policy, dialects)
+    if isinstance(in_force, policies.Gap):
+        return in_force
+    made = [Step(apply=in_force, rows=_demanded(rows, "prove()"))]
+    for number, change in enumerate(steps, start=2):
+        label = f"step {number}"
+        apply: tuple[Manifest, ...] = ()
+        delete: tuple[Manifest, ...] = ()
+        if change.policy is not None:
+            found = _manifests(change.policy, dialects)
+            if isinstance(found, policies.Gap):
+                return found
+            apply = found
+            delete = tuple(m for m in in_force if key(m) not in map(key, apply))
+            in_force = apply
+        # The same demand may come back in a later step, and evidence is joined by a row's id.
+        demanded = tuple(_renamed(row, label) for row in _demanded(change.rows, label))
+        made.append(Step(name=label, apply=apply, delete=delete, relabel=tuple(change.relabel.items()), rows=demanded))
+    return Case(id=name, topology=topology, steps=tuple(made))
+
+
+def _manifests(policy: Policy, dialects: Iterable[str]) -> tuple[Manifest, ...] | policies.Gap:
+    found: list[Manifest] = []
+    for one in [policy] if isinstance(policy, str | Mapping) else policy:
+        if isinstance(one, Mapping):
+            found.append(one)
+            continue
+        loaded = policies.load(one, tuple(dialects))
+        if isinstance(loaded, policies.Gap):
+            return loaded
+        found += loaded
+    return tuple(found)
+
+
+def _demanded(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
+    if not rows:
+        raise UsageError(f"{where} demands no row, and would prove nothing; give it rows=[allowed(...), denied(...)]")
+    twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
+    if twice:
+        raise UsageError(f"{where} demands the same row twice: {', '.join(twice)}")
+    return tuple(rows)
+
+
+def _renamed(row: Row, step: str) -> Row:
+    return replace(row, id=f"{row.id}, {step}", twin=row.twin and f"{row.twin}, {step}")
