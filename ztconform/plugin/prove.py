@@ -4,28 +4,23 @@
 The proof itself is left to `ztconform.proof`, and the test's outcome to `runner`.
 """
 
-import dataclasses
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 
 import pytest
 
-from ztconform import catalogue, policies, proof
+from ztconform import catalogue, policies, proof, scenario
 from ztconform.cluster import Cluster
-from ztconform.errors import UsageError
-from ztconform.model import Case, Manifest, Row, RowResult, Step, Topology
+from ztconform.model import Case, Row, RowResult, Topology
 from ztconform.plugin.runner import RedRow, Underway, skip
-from ztconform.proof.change import key
 from ztconform.report import redrow
 from ztconform.report import rows as words
 from ztconform.report.results import RED, rows_to_json
 from ztconform.report.rows import RowJson
 from ztconform.rows import Change
-
-Policy = str | Manifest | Sequence[str | Manifest]
+from ztconform.scenario import Policy
 
 
 class Prove:
@@ -61,11 +56,16 @@ class Prove:
         __tracebackhide__ = True
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self._underway.subject.id).strip("-")
         count = len(self._owners) + 1
-        case = Case(
-            id=name if count == 1 else f"{name}-{count}",
-            topology=self._topology,
-            steps=self._steps(policy, rows, steps),
+        case = scenario.case(
+            name if count == 1 else f"{name}-{count}",
+            self._topology,
+            self._cluster.facts().dialects,
+            policy=policy,
+            rows=rows,
+            steps=steps,
         )
+        if isinstance(case, policies.Gap):
+            skip(self._item, "NOT_SUPPORTED", case.reason)
         return self.case(case, frame=sys._getframe(1))
 
     def case(
@@ -100,36 +100,6 @@ class Prove:
         if result.outcome != "PROVED":
             pytest.skip(f"{result.outcome}: {result.why}")
 
-    def _steps(self, policy: Policy, rows: Sequence[Row], changes: Sequence[Change]) -> tuple[Step, ...]:
-        in_force = self._manifests(policy)
-        steps = [Step(apply=in_force, rows=_demanded(rows, "prove()"))]
-        for number, change in enumerate(changes, start=2):
-            name = f"step {number}"
-            apply: tuple[Manifest, ...] = ()
-            delete: tuple[Manifest, ...] = ()
-            if change.policy is not None:
-                apply = self._manifests(change.policy)
-                delete = tuple(m for m in in_force if key(m) not in map(key, apply))
-                in_force = apply
-            # The same demand may come back in a later step, and evidence joins on a row's ID.
-            demanded = [_renamed(row, name) for row in _demanded(change.rows, name)]
-            relabel = tuple(change.relabel.items())
-            steps.append(Step(name=name, apply=apply, delete=delete, relabel=relabel, rows=tuple(demanded)))
-        return tuple(steps)
-
-    def _manifests(self, policy: Policy) -> tuple[Manifest, ...]:
-        found: list[Manifest] = []
-        for one in [policy] if isinstance(policy, (str, Mapping)) else policy:
-            if isinstance(one, Mapping):
-                found.append(one)
-                continue
-            loaded = policies.load(one, self._cluster.facts().dialects)
-            if isinstance(loaded, policies.Gap):
-                skip(self._item, "NOT_SUPPORTED", loaded.reason)
-            else:
-                found += loaded
-        return tuple(found)
-
 
 def red_row(row: RowJson, subject: str, line: int | None) -> RedRow:
     """Return the failure that a red row is reported by."""
@@ -137,19 +107,6 @@ def red_row(row: RowJson, subject: str, line: int | None) -> RedRow:
     # What a narrow terminal cuts off comes last: pytest puts the row's ID before it anyway.
     headline = f"{subject} {row['outcome']}: expected {words.expected(row)}, observed {observed}: {row['row']['id']}"
     return RedRow(redrow.render(row, catalogue.load().get(subject)), headline, line)
-
-
-def _demanded(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
-    if not rows:
-        raise UsageError(f"{where} demands no row, and would prove nothing; give it rows=[allowed(...), denied(...)]")
-    twice = [name for name, times in Counter(row.id for row in rows).items() if times > 1]
-    if twice:
-        raise UsageError(f"{where} demands the same row twice: {', '.join(twice)}")
-    return tuple(rows)
-
-
-def _renamed(row: Row, step: str) -> Row:
-    return dataclasses.replace(row, id=f"{row.id}, {step}", twin=row.twin and f"{row.twin}, {step}")
 
 
 def _traceback(frame: FrameType | None) -> TracebackType | None:

@@ -7,7 +7,7 @@ Reports are given their texts and outcomes here, never in a display hook; what a
 import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -50,7 +50,7 @@ class RedRow(ConformanceFailure):
         self.line = line
 
 
-def skip(item: pytest.Item, outcome: Literal["NOT_SUPPORTED", "NOT_RUN"], why: str) -> None:
+def skip(item: pytest.Item, outcome: Literal["NOT_SUPPORTED", "NOT_RUN"], why: str) -> NoReturn:
     """Skip the test, saying what that makes of its subject."""
     item.stash[UNDERWAY].untested = (outcome, why)
     pytest.skip(f"{outcome}: {why}")
