@@ -5,6 +5,7 @@ What an observation means is for `judge` to say, and what a user sees of a resul
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 
 from ztconform.cluster import Cluster
 from ztconform.errors import Rejected, UsageError
@@ -138,9 +139,9 @@ class _Proof:
                 self.notify("converge")
                 since = phases.converge(self.examiner, ready, (watching, newcomers))
                 self.notify("hold")
+                for stream in (watching, newcomers):
+                    stream.halt(max(0.0, since + self.timeouts.hold - monotonic()))
                 phases.hold(self.examiner, ready, since)
-                watching.halt()
-                newcomers.halt()
                 self.notify("witness")
                 log = witness.read(self.cluster, ready)
                 seen = witness.nonces(log)

@@ -52,9 +52,9 @@ class Watching:
         """Set the marker behind which nothing may get through any more, if the round that starts now is the good one."""
         self._round = self._stream.mark()
 
-    def halt(self) -> None:
-        """Stop sending."""
-        self._stream.halt()
+    def halt(self, after: float) -> None:
+        """Stop sending after so many seconds."""
+        self._stream.halt(after)
 
     def finish(self, trials: Sequence[Trial], seen: Collection[str]) -> None:
         """Collect what is still under way and set the windows of those of the trials that were watched as they now stand."""
