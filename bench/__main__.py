@@ -4,9 +4,10 @@
 import os
 import platform
 
-from bench import figures
 from rich.console import Console
 from rich.table import Table
+
+from bench import figures
 from ztconform.lab.cluster import LabCluster
 
 

@@ -206,7 +206,4 @@ def curl_ratio(lab: LabCluster) -> Figure:
         curl = perf_counter() - start
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         return Figure("200 probes: one curl process each", f"not measured: {error}", "", None)
-    return Figure(
-        f"200 probes: agent {agent:.3f} s, one curl process each {curl:.2f} s", f"{curl / agent:.0f} times", "", None
-    )
-
+    return Figure(f"200 probes: agent {agent:.3f} s, one curl process each {curl:.2f} s", f"{curl / agent:.0f} times", "", None)

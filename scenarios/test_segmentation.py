@@ -98,12 +98,12 @@ def test_policy_types_close_the_directions_they_list_and_no_other(shop, prove):
 @requirement(id="N16")
 def test_whoever_gains_or_loses_a_label_gains_or_loses_access(shop, prove):
     legacy, checkout, twin = ((c, "GET", shop.payment) for c in (shop.legacy, shop.checkout, shop.twin_checkout))
-    relabel = {shop.legacy: {"role": "caller"}, shop.checkout: {"role": None}}
+    swapped = [allowed(*legacy), denied(*checkout), denied(*twin)]
     prove(
         policy="labelled-callers-only",
         rows=[allowed(*checkout), denied(*legacy), denied(*twin)],
         steps=[
-            step(relabel=relabel, rows=[allowed(*legacy), denied(*checkout), denied(*twin)]),
+            step(relabel={shop.legacy: {"role": "caller"}, shop.checkout: {"role": None}}, rows=swapped),
             step(relabel_namespaces={"shop-twin": {"partner": "yes"}}, rows=[allowed(*twin), denied(*checkout)]),
         ],
     )

@@ -23,7 +23,7 @@ LAYERS = (
     {"judge", "catalogue", "policies", "casefile", "shop"},
     {"cluster"},
     {"proof"},
-    {"kube", "lab", "report"},
+    {"kube", "lab", "report", "scenario"},
     {"stacks"},
     {"plugin"},
     {"cli"},

@@ -46,8 +46,8 @@ class Stream(AbstractContextManager["Stream"], Protocol):
     def drain(self, wait: float = 0.0) -> Sequence[Observation]:
         """Return what came since the last call; with nothing there, wait up to `wait` seconds for something."""
 
-    def halt(self) -> None:
-        """Stop sending, without waiting for what is under way."""
+    def halt(self, after: float = 0.0) -> None:
+        """Stop sending after so many seconds; returns at once."""
 
     def stop(self) -> Sequence[Observation]:
         """Stop sending, wait for what is under way, and return what came since the last drain."""

@@ -56,9 +56,7 @@ def allowed(source: Peer, verb: str, target: Peer, path: str = "/") -> Row:
     return Row(id=_name(probe, verb), probe=probe, want="allowed")
 
 
-def denied(
-    source: Peer, verb: str, target: Peer, path: str = "/", *, by: Layer = "l34", named: Sequence[str] = ()
-) -> Row:
+def denied(source: Peer, verb: str, target: Peer, path: str = "/", *, by: Layer = "l34", named: Sequence[str] = ()) -> Row:
     """Demand that this layer refuses the request; `named` are the policies it must be attributed to."""
     probe = _probe(source, verb, target, path)
     return Row(id=_name(probe, verb), probe=probe, want="denied", by=frozenset({by}), named=frozenset(named))

@@ -12,7 +12,7 @@ class Timeouts:
     allowed: float  # a probe that is expected to pass; survives two SYN retransmissions (1 s + 2 s)
     converge: float  # after apply, every row must show its expectation within this
     hold: float  # and then keep showing it for at least this
-    hold_rounds: int  # in at least so many consecutive rounds
+    hold_rounds: int  # in at least so many consecutive rounds, the one that showed convergence included
     spacing: float  # between two probes of one denied row in the open-loop stream
     stream_rate: float  # probes per second over all denied rows; more rows than that widen the spacing
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A broken experiment is never green: each fault is really done, in the middle of a proof, and every row that it touches says so."""
+"""A broken experiment is never green: each fault is really done, in the middle of a proof, and every row it touches says so."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -46,9 +47,7 @@ def row(source: Ref, want: str, **probe: object) -> Row:
     return Row(id=f"{source.name} {want}", probe=Probe(source=source, target=SERVER, port=8080, **probe), want=want, by=by)
 
 
-CASE = Case(
-    id="t", topology=TOPOLOGY, steps=(Step(apply=(POLICY,), rows=(row(FRIEND, "allowed"), row(CLIENT, "denied"))),)
-)
+CASE = Case(id="t", topology=TOPOLOGY, steps=(Step(apply=(POLICY,), rows=(row(FRIEND, "allowed"), row(CLIENT, "denied"))),))
 
 
 @pytest.fixture
@@ -141,6 +140,19 @@ def test_a_denied_row_by_name_whose_dns_died_is_no_denial(lab):
 def test_a_policy_that_was_never_applied_is_a_violation(lab):
     came = outcomes(lab, mutate=lambda manifest: None)
     assert "VIOLATED" == came["client denied"][0]
+
+
+def test_a_policy_that_flaps_between_two_rounds_is_a_violation(lab):
+    """No round sees the gap, but the stream does."""
+
+    def flap() -> None:
+        lab.perform(Step(delete=(POLICY,)))
+        time.sleep(0.05)
+        lab.perform(Step(apply=(POLICY,)))
+
+    came = outcomes(lab, at="hold", fault=flap)
+    assert "VIOLATED" == came["client denied"][0]
+    assert "after it had been denied" in came["client denied"][1]
 
 
 def test_a_policy_that_is_not_read_back_as_applied_proves_nothing(lab, monkeypatch):
@@ -259,7 +271,7 @@ def test_a_bystander_that_is_cut_off_makes_silence_inconclusive(lab):
 
 @pytest.mark.parametrize("phase", ["control", "converge", "hold", "release"])
 def test_a_killed_prober_is_a_cluster_error_and_no_result(lab, phase):
-    with pytest.raises(ClusterError, match="ended|gone"):
+    with pytest.raises(ClusterError, match=r"ended|gone"):
         outcomes(lab, at=phase, fault=lambda: os.kill(lab._process.inner_pid, signal.SIGKILL))
 
 
@@ -274,7 +286,5 @@ def lying(lab: LabCluster, lie: Callable[..., object]):
 
 
 def attempt_of(lab: LabCluster, probe: Probe):
-    found, _ = plan.attempts(
-        Row(id="x", probe=probe, want="allowed"), lab.pods(), lab.endpoints, lab.facts().timeouts
-    )
+    found, _ = plan.attempts(Row(id="x", probe=probe, want="allowed"), lab.pods(), lab.endpoints, lab.facts().timeouts)
     return found[0]

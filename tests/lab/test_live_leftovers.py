@@ -95,7 +95,12 @@ def test_the_lab_ends_whole_when_any_of_its_processes_is_killed_and_the_owner_cl
 
 def test_a_lab_writes_no_file(tmp_path):
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", OWNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert owner.stdout.readline().startswith("up")
     owner.communicate("\n", timeout=10)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods that start, restart, terminate, complete and reuse addresses are judged by their labels, and every control keeps its kind."""
+"""Pods that start, restart, terminate, complete and reuse addresses are judged by their labels; every control keeps its kind."""
 
 from dataclasses import replace
 
@@ -201,7 +201,9 @@ def test_a_port_that_nobody_serves_is_inconclusive_and_never_denied(lab):
     server = workload(SERVER, "server", ports=(HTTP, mute))
     rows = (replace(denied(BAD, port=9, address="pod"), want="inconclusive", by=frozenset()), denied(BAD))
     all_proved(lab, case(Step(apply=(policy(),), rows=rows), workloads=(server, *WORKLOADS[1:])))
-    came = prove(lab, case(Step(apply=(policy(),), rows=(denied(BAD, port=9, address="pod"),)), workloads=(server, *WORKLOADS[1:])))
+    came = prove(
+        lab, case(Step(apply=(policy(),), rows=(denied(BAD, port=9, address="pod"),)), workloads=(server, *WORKLOADS[1:]))
+    )
     assert {"INCONCLUSIVE"} == {r.outcome for r in came.values()}
 
 
@@ -231,7 +233,9 @@ def test_named_ports_may_be_another_number_on_each_pod(lab):
 
 def test_ipv6_is_judged_as_ipv4_is(lab):
     rows = tuple(
-        one for address in ("pod", "service") for one in (allowed(GOOD, address=address, family=6), denied(BAD, address=address, family=6))
+        one
+        for address in ("pod", "service")
+        for one in (allowed(GOOD, address=address, family=6), denied(BAD, address=address, family=6))
     )
     all_proved(lab, case(Step(apply=(policy(),), rows=rows)))
 
@@ -239,7 +243,11 @@ def test_ipv6_is_judged_as_ipv4_is(lab):
 def test_two_replicas_are_judged_each(lab):
     server = workload(SERVER, "server", ports=(HTTP,), replicas=2)
     came = all_proved(
-        lab, case(Step(apply=(policy(),), rows=(allowed(GOOD, address="pod"), denied(BAD, address="pod"))), workloads=(server, *WORKLOADS[1:]))
+        lab,
+        case(
+            Step(apply=(policy(),), rows=(allowed(GOOD, address="pod"), denied(BAD, address="pod"))),
+            workloads=(server, *WORKLOADS[1:]),
+        ),
     )
     peers = {o.peer for r in came.values() for o in r.observations}
     assert 2 == len(peers)

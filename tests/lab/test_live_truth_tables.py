@@ -6,7 +6,6 @@ import truth_tables
 
 from ztconform.proof import prove_case
 
-
 # The lab sends no SCTP: what the rules say of it is held against the same tables in unit/test_truth_tables.py.
 CASES = [case for case in (t.case(lambda m: m) for t in truth_tables.load_all()) if any(s.rows for s in case.steps)]
 

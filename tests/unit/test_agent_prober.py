@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztconform.agent.prober import Prober, http_request
+from ztconform.agent.attempt import http_request
+from ztconform.agent.prober import Prober
 from ztconform.agent.readers import HttpReader
 from ztconform.agent.server import Server
 from ztconform.agent.sourceports import FIRST, LAST, SourcePorts

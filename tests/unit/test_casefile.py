@@ -177,9 +177,7 @@ def test_every_row_has_the_line_where_it_is_written() -> None:
         ("port: 84, id: mine", "mine", {"port": 84}),
     ],
 )
-def test_a_row_means_what_its_port_and_its_fields_say(
-    tmp_path: Path, written: str, id_: str, expected: dict[str, Any]
-) -> None:
+def test_a_row_means_what_its_port_and_its_fields_say(tmp_path: Path, written: str, id_: str, expected: dict[str, Any]) -> None:
     (row,) = rows(tmp_path, f"from: a/client, to: b/server, {written}")
     assert (id_ if id_ == "mine" else f"a/client->b/server:{id_}") == row.id
     assert expected == {key: getattr(row.probe, key) for key in expected}
@@ -197,9 +195,7 @@ def test_a_host_outside_is_addressed_directly(tmp_path: Path) -> None:
     assert "a/client->outsider/world:443/TCP" == row.id
 
 
-@pytest.mark.parametrize(
-    ("written", "asked"), [("", "server.b.svc.cluster.local"), (", name: example.org", "example.org")]
-)
+@pytest.mark.parametrize(("written", "asked"), [("", "server.b.svc.cluster.local"), (", name: example.org", "example.org")])
 def test_the_resolver_is_there_and_is_asked_for_a_name(tmp_path: Path, written: str, asked: str) -> None:
     (row,) = rows(tmp_path, f"from: a/client, to: kube-system/kube-dns, port: 53{written}")
     assert ("dns", "UDP", asked) == (row.probe.kind, row.probe.transport, row.probe.path)

@@ -341,8 +341,7 @@ def test_everything_wrong_is_told_at_once_and_in_order(tmp_path: Path) -> None:
     text = text.replace("shop/checkout", "shop/chekout").replace("team: shop", "team: no")
     assert [
         "2: kind: 'Suite' is not 'Case'",
-        "5:31: namespaces[0].labels.team:"
-        " 'no' is a boolean in YAML 1.1 and a string in 1.2; quote it (\"no\") or write false",
+        "5:31: namespaces[0].labels.team: 'no' is a boolean in YAML 1.1 and a string in 1.2; quote it (\"no\") or write false",
         "17: expect[0].from: no workload 'shop/chekout' (did you mean 'shop/checkout'?)",
         "18: expect[1].verdict: 'denyed' is not one of allowed, denied, inconclusive (did you mean 'denied'?)",
         "18: expect[1].twin: must be a string, not 3; put it between quotes",
@@ -365,9 +364,7 @@ def test_everything_wrong_is_told_at_once_and_in_order(tmp_path: Path) -> None:
         ("{name: late,", "{name: Late,", f"21: steps[1].start[0].name: 'Late' {NOT_DNS}"),
     ],
 )
-def test_one_mistake_in_a_declaration_is_not_told_again_at_every_use(
-    tmp_path: Path, old: str, new: str, line: str
-) -> None:
+def test_one_mistake_in_a_declaration_is_not_told_again_at_every_use(tmp_path: Path, old: str, new: str, line: str) -> None:
     uses = """\
 - delete: [{kind: NetworkPolicy, namespace: shop, name: deny}]
   relabel: {namespaces: {shop: {a: b}, blog: {a: b}}, pods: {blog/late: {a: b}}}

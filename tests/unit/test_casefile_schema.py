@@ -133,9 +133,7 @@ def _with(path: tuple[str | int, ...], key: str, value: object) -> Any:
     return changed
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in objects(ALL) if not free(path)], ids=lambda path: ".".join(map(str, path))
-)
+@pytest.mark.parametrize("path", [path for path in objects(ALL) if not free(path)], ids=lambda path: ".".join(map(str, path)))
 def test_a_field_that_nobody_knows_is_refused_everywhere(tmp_path: Path, path: tuple[str | int, ...]) -> None:
     changed = _with(path, "zzz", "x")
     assert not fits(changed)
@@ -148,9 +146,7 @@ SCALARS = WORDS | st.integers(-1, 81) | st.booleans() | st.none() | st.text("aZ-
 KEYS = st.sampled_from(
     sorted({key for one in subschemas(SCHEMA) if isinstance(one.get("properties"), dict) for key in one["properties"]})
 )
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=5
-)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=5)
 
 
 @settings(max_examples=150, deadline=None)

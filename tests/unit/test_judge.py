@@ -29,9 +29,7 @@ from ztconform.model import (
 SERVER = Ref("shop", "payment-0")
 PROBE = Probe(source=Ref("shop", "checkout-0"), target=SERVER, port=8080, address="pod")
 ATTEMPT = Attempt(id="a", row="r", probe=PROBE, targets=(SERVER,), timeout=0.4)
-VITAL = Vital(
-    server=SERVER, port=8080, transport="TCP", boot="b1", answers_itself=True, ready=True, in_endpoints=True
-)
+VITAL = Vital(server=SERVER, port=8080, transport="TCP", boot="b1", answers_itself=True, ready=True, in_endpoints=True)
 BYSTANDER = Bystander(nodes=(0, 1), transport="TCP", through=True)
 TIMEOUT = Observation(attempt="a", nonce="n", sent=1.0, ended=1.4, signal="timeout", stage="connect")
 ANSWER = Observation(

@@ -2,7 +2,7 @@
 """A window is the last request let through after the marker, on the client's own clock, and is never made up."""
 
 from ztconform.model import Attempt, Observation, Probe, Ref
-from ztconform.proof.window import measure
+from ztconform.proof.window import after, measure
 
 CLIENT = Ref("shop", "checkout-0")
 PROBE = Probe(source=CLIENT, target=Ref("shop", "payment-0"), port=8080, address="pod")
@@ -60,3 +60,11 @@ def test_the_worst_attempt_counts():
     ]
     came = window([*stream(("timeout", 10.0), ("timeout", 10.01)), *second], attempts=(ATTEMPT, other))
     assert 0.02 == round(came.seconds, 6)
+
+
+def test_what_gets_through_after_the_marker_of_the_good_round_is_counted():
+    came = stream(("answered", 10.0), ("timeout", 10.1), ("answered", 10.2), ("timeout", 10.3))
+    assert 1 == after([ATTEMPT], came, {CLIENT: 10.05}, ())
+    assert 2 == after([ATTEMPT], came, {CLIENT: 10.05}, {"n10.3"})
+    assert 0 == after([ATTEMPT], came, {CLIENT: 10.25}, ())
+    assert 0 == after([ATTEMPT], came, {}, ())

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .prober import Observation, Prober
+    from .attempt import Observation
+    from .prober import Prober
     from .server import Server
     from .stream import Streams
 

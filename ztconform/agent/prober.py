@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each probe meets, told as an observation: one dict for one spec, whatever happens.
 
-How sockets behave is for `exchange`, how names are found for `lookup`; what an observation proves is for the judge.
+How one probe goes is for `attempt`; what an observation proves is for the judge.
 """
 
 from __future__ import annotations
@@ -11,34 +11,20 @@ import secrets
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .exchange import ANSWERED, Network, Outcome, TcpExchange, UdpExchange
-from .lookup import Found, Lookup, Question
+from .attempt import Attempt
+from .exchange import Network
 from .poller import Poller
-from .readers import HttpReader, LineReader
 from .sourceports import SourcePorts
 from .spec import Spec, SpecError, read_spec
-from .wire import (
-    NONCE_HEADER,
-    SERVER_NAME,
-    Mark,
-    read_answer_line,
-    read_mark,
-    request_line,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Union
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
+    from .attempt import Done, Observation
     from .wire import OnSent, OpenSocket
 
-    Observation = dict[str, Any]
-    Done = Callable[[Observation], None]
-    Step = Union[TcpExchange, UdpExchange, Lookup]
-
-MAX_BODY = 512  # characters
 _SIDE_BY_SIDE = 64  # probes started before the loop may look at answers; all in one go would make the first ones late
-_WITH_CONTENT = ("POST", "PUT", "PATCH")
 
 
 class Prober:
@@ -51,7 +37,7 @@ class Prober:
         """
         loop = asyncio.get_running_loop()
         self._network = Network(loop, Poller(loop), open_socket, on_sent, source_ports or SourcePorts())
-        self._under_way: set[_Attempt] = set()
+        self._under_way: set[Attempt] = set()
 
     def start(self, fields: Mapping[str, Any], done: Done) -> None:
         """Send one probe and call back with its observation, possibly before this returns; never raises."""
@@ -65,7 +51,7 @@ class Prober:
 
     def send(self, spec: Spec, nonce: str, done: Done) -> None:
         """Send a spec that was read before, under a nonce of its own."""
-        attempt = _Attempt(self._network, spec, nonce, done, self._under_way)
+        attempt = Attempt(self._network, spec, nonce, done, self._under_way)
         try:
             attempt.start()
         except Exception as error:  # boundary: the socket factory is foreign code, and a probe never raises
@@ -104,211 +90,6 @@ class Prober:
         for attempt in tuple(self._under_way):
             attempt.abandon("the prober was closed")
         self._network.poller.close()
-
-
-class _Attempt:
-    """Take one probe from its first packet to its observation."""
-
-    __slots__ = (
-        "_deadline",
-        "_done",
-        "_network",
-        "_nonce",
-        "_reader",
-        "_sent",
-        "_spec",
-        "_step",
-        "_target",
-        "_timer",
-        "_under_way",
-    )
-
-    def __init__(self, network: Network, spec: Spec, nonce: str, done: Done, under_way: set[_Attempt]) -> None:
-        self._network = network
-        self._spec = spec
-        self._nonce = nonce
-        self._done: Done | None = done
-        self._under_way = under_way
-        self._target = (spec.address, spec.port)
-        self._step: Step | None = None
-        self._reader: HttpReader | LineReader = LineReader()
-        self._sent = monotonic()  # the loop's clock too
-        self._deadline = self._sent + spec.timeout
-        self._timer: asyncio.TimerHandle | None = None
-        under_way.add(self)
-
-    def start(self) -> None:
-        spec = self._spec
-        self._timer = self._network.loop.call_at(self._deadline, self._expire)
-        if spec.kind == "dns":
-            self._look_up(spec.path, self._target, marked=True, done=self._found)
-        elif spec.name:
-            # The nonce stays out of these questions: it belongs to the server that is dialled, and a nameserver that
-            # witnessed it would turn a denied probe into one that came through.
-            self._look_up(spec.name, spec.resolver, marked=False, done=self._resolved)
-        else:
-            self._exchange()
-
-    def abandon(self, detail: str) -> None:
-        """End as not run."""
-        self._report(Outcome("not-run", "exec", detail))
-
-    def _look_up(self, name: str, resolver: tuple[str, int], marked: bool, done: Callable[[Found], None]) -> None:
-        spec = self._spec
-        until = self._deadline
-        question = Question(name, spec.family, resolver, spec.search, self._nonce, marked, spec.bind, until, spec.retry)
-        lookup = Lookup(self._network, question, done)
-        self._step = lookup
-        lookup.start()
-
-    def _resolved(self, found: Found) -> None:
-        if found.addresses:
-            self._target = (found.addresses[0], self._spec.port)
-            self._exchange()
-        elif found.outcome.signal == "not-run":
-            self._report(found.outcome, found.source)
-        else:
-            signal, _, detail = found.outcome
-            if signal == "answered":
-                reason = found.rcode if found.rcode != "NOERROR" else "no address"
-            elif signal in ("silence", "timeout"):
-                reason = "timeout"
-            else:
-                reason = f"{signal} {detail}"
-            self._report(Outcome("dns", "dns", reason), found.source)
-
-    def _found(self, found: Found) -> None:
-        if found.outcome.signal != "answered":
-            self._report(found.outcome, found.source)
-            return
-        mark = read_mark(found.mark) if found.mark else None
-        body = " ".join(found.addresses)
-        if len(body) > MAX_BODY:
-            body = body[: MAX_BODY + 1].rpartition(" ")[0]  # half an address would be another one
-        self._report(Outcome("answered", "done", found.rcode), found.source, body=body, mark=mark)
-
-    def _exchange(self) -> None:
-        spec = self._spec
-        if spec.kind == "udp":
-            datagram = UdpExchange(self._network, request_line(self._nonce), self._take_datagram, self._exchanged)
-            self._step = datagram
-            datagram.start(self._nonce, self._target, spec.bind, self._deadline, spec.retry)
-            return
-        if spec.kind == "http":
-            self._reader = HttpReader(spec.method)
-            request = http_request(spec, self._nonce)
-        else:
-            request = request_line(self._nonce)
-        stream = TcpExchange(self._network, request, self._reader, self._exchanged)
-        self._step = stream
-        stream.start(self._nonce, self._target, spec.bind)
-
-    def _take_datagram(self, data: bytes) -> bool:
-        self._reader.feed(data)
-        return True
-
-    def _exchanged(self, outcome: Outcome) -> None:
-        source = self._step.source if isinstance(self._step, (TcpExchange, UdpExchange)) else ""
-        reader = self._reader
-        if isinstance(reader, HttpReader):
-            if outcome is not ANSWERED:
-                self._report(outcome, source, server=reader.server)
-                return
-            body = reader.body
-            mark = read_mark(reader.mark or body)
-            if reader.problem:
-                outcome = Outcome("answered", "done", reader.problem)
-            text = body.decode("latin-1")[:MAX_BODY]
-            self._report(outcome, source, body=text, mark=mark, status=reader.status, server=reader.server)
-        elif outcome is ANSWERED:
-            mark = read_answer_line(reader.line)
-            self._report(outcome, source, body=reader.line.decode("latin-1")[:MAX_BODY], mark=mark)
-        else:
-            self._report(outcome, source)
-
-    def _expire(self) -> None:
-        step = self._step
-        if step is None:
-            return
-        loop = self._network.loop
-        try:
-            # What lies in the socket came in time, and what was sent late has had no time to be answered: a loop that was
-            # busy or starved must not make silence of it.
-            if step.look(self._deadline):
-                if self._done is not None:
-                    self._deadline = loop.time() + self._spec.timeout
-                    self._timer = loop.call_at(self._deadline, self._expire)
-                return
-            step.expire()
-        except Exception as error:  # boundary: a probe never raises, and one that did would hang its round
-            self.abandon(repr(error))
-
-    def _report(
-        self,
-        outcome: Outcome,
-        source: str = "",
-        *,
-        body: str = "",
-        mark: Mark | None = None,
-        status: int | None = None,
-        server: str = "",
-    ) -> None:
-        done, self._done = self._done, None
-        if done is None:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        step, self._step = self._step, None
-        if step is not None:
-            step.end(outcome)
-        self._under_way.discard(self)
-        signal, stage, detail = outcome
-        backend = boot = ""
-        if mark is not None and mark.nonce == self._nonce:
-            backend, boot = mark.pod, mark.boot
-        elif signal == "answered" and not detail:
-            detail = "answer carries no mark of an agent" if mark is None else "answer carries another nonce"
-        target = self._target
-        done(
-            {
-                "attempt": self._spec.attempt,
-                "nonce": self._nonce,
-                "sent": self._sent,
-                "ended": monotonic(),
-                "signal": signal,
-                "stage": stage,
-                "detail": detail,
-                "source": source,
-                "peer": f"{target[0]} {target[1]}" if target[0] else "",
-                "status": status,
-                "server": server,
-                "body": body,
-                "backend": backend,
-                "boot": boot,
-            }
-        )
-
-
-def http_request(spec: Spec, nonce: str) -> bytes:
-    """Return the request that an HTTP probe sends: the spec's own headers as they are, ours where it has none."""
-    given = {name.lower() for name, _ in spec.headers} if spec.headers else ()
-    lines = [f"{spec.method} {spec.path} HTTP/1.1"]
-    if "host" not in given:
-        lines.append(f"Host: {spec.host if spec.host is not None else _authority(spec)}")
-    lines += [f"{name}: {value}" for name, value in spec.headers]
-    lines.append(f"{NONCE_HEADER}: {nonce}")
-    if "user-agent" not in given:
-        lines.append(f"User-Agent: {SERVER_NAME}")
-    if "connection" not in given:
-        lines.append("Connection: close")
-    if spec.method in _WITH_CONTENT and "content-length" not in given:
-        lines.append("Content-Length: 0")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _authority(spec: Spec) -> str:
-    address = f"[{spec.address}]" if ":" in spec.address else spec.address
-    return f"{spec.name or address}:{spec.port}"
 
 
 def _unsent(fields: Mapping[str, Any], detail: str) -> Observation:

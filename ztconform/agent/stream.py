@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .prober import Observation, Prober
+    from .attempt import Observation
+    from .prober import Prober
     from .spec import Spec
 
 

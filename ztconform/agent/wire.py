@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from typing import Any
 
     OpenSocket = Callable[[int, int, int], socket.socket]  # family, type (with SOCK_NONBLOCK), protocol
     OnSent = Callable[[str, str, str, int, str, int], None]  # nonce, transport, source address and port, target's
@@ -27,6 +28,7 @@ MAX_LINE = 65536
 
 _NONCE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 
 
 class AgentError(Exception):
@@ -59,20 +61,19 @@ class Mark(NamedTuple):
         return _encode(fields).encode("ascii")
 
 
-def read_mark(data: bytes | str) -> Mark | None:
+def read_mark(text: str) -> Mark | None:
     """Return the mark that an answer is, or None for what no agent wrote."""
     try:
-        fields = json.loads(data)
+        fields = _decode(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict) or fields.get("ztc") != 1:
         return None
-    texts = [fields.get(name) for name in ("pod", "boot", "nonce", "path", "method", "peer")]
-    sequence = fields.get("sequence")
-    if not isinstance(sequence, int) or not all(isinstance(text, str) for text in texts):
+    values: list[Any] = [fields.get(name) for name in Mark._fields]
+    mark = Mark(*values)
+    if not isinstance(mark.sequence, int) or sum(isinstance(value, str) for value in mark) != len(mark) - 1:
         return None
-    pod, boot, nonce, path, method, peer = (str(text) for text in texts)
-    return Mark(pod, boot, sequence, nonce, path, method, peer)
+    return mark
 
 
 def read_nonce(text: str) -> str:
@@ -99,4 +100,4 @@ def answer_line(mark: Mark) -> bytes:
 
 def read_answer_line(line: bytes) -> Mark | None:
     """Return the mark of a TCP or UDP answer, or None for what no agent wrote."""
-    return read_mark(line[len(PREFIX) :]) if line.startswith(PREFIX) else None
+    return read_mark(line[len(PREFIX) :].decode("latin-1")) if line.startswith(PREFIX) else None

@@ -50,9 +50,7 @@ SIGNATURES = (
         stages=frozenset[Stage]({"connect"}),
         caused=True,
     ),
-    Signature(
-        name="DROP", layer="l34", kinds=frozenset({"udp", "dns"}), signal="silence", stages=_ANY_STAGE, caused=True
-    ),
+    Signature(name="DROP", layer="l34", kinds=frozenset({"udp", "dns"}), signal="silence", stages=_ANY_STAGE, caused=True),
     # Administratively prohibited, and nothing else: a dead address is answered with other codes (evidence from IP_RECVERR).
     Signature(
         name="ICMP",
@@ -214,9 +212,7 @@ class LabCluster:
 
     def _foreign(self) -> frozenset[str]:
         mine = {n for n, o in self._state.owners.items() if o == self._owner}
-        return frozenset(
-            str(r) for r, a in self._state.policies.items() if a.owner != self._owner and r.namespace in mine
-        )
+        return frozenset(str(r) for r, a in self._state.policies.items() if a.owner != self._owner and r.namespace in mine)
 
     def _reap(self) -> None:
         """End terminating workloads whose grace is over."""
@@ -288,9 +284,7 @@ def _link(pod: LabPod) -> dict[str, Any]:
 
 def _serving(pod: LabPod) -> dict[str, Any]:
     ports = [
-        {"number": p.number, "protocol": p.protocol, "app": p.app}
-        for p in pod.ports
-        if p.listening and p.protocol != "SCTP"
+        {"number": p.number, "protocol": p.protocol, "app": p.app} for p in pod.ports if p.listening and p.protocol != "SCTP"
     ]
     bind = [pod.v4, pod.v6] if pod.ref.namespace == OUTSIDE else None
     netns = pod.device if pod.node is not None else "outside"

@@ -150,8 +150,8 @@ class Probing:
         return {"observations": await self._streams[request["stream"]].take(request["wait"])}
 
     async def halt(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send no more."""
-        self._streams[request["stream"]].halt()
+        """Send no more, from so many seconds on."""
+        asyncio.get_running_loop().call_later(request["after"], self._streams[request["stream"]].halt)
         return {}
 
     async def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:

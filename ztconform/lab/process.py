@@ -115,8 +115,6 @@ class LabProcess:
             self._child.wait()
 
 
-
-
 def _only_child(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     return int(children.read_text().split()[0]) if children.exists() else 0

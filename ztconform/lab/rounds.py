@@ -67,9 +67,7 @@ def base_topology() -> Topology:
         for role in ("caller", "listener")
     ]
     outside = Workload(ref=Ref(OUTSIDE, "bystander"), ports=ports)
-    return Topology(
-        namespaces={DNS.workload.namespace: {}, BYSTANDERS: {}}, workloads=(dns, *inside), outsiders=(outside,)
-    )
+    return Topology(namespaces={DNS.workload.namespace: {}, BYSTANDERS: {}}, workloads=(dns, *inside), outsiders=(outside,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +91,7 @@ class Composed:
 def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
     """Return everything that one round sends."""
     servers = {
-        (t, a.probe.port, a.probe.transport, a.probe.kind): state.pods[t]
-        for a in attempts
-        for t in a.targets
-        if t in state.pods
+        (t, a.probe.port, a.probe.transport, a.probe.kind): state.pods[t] for a in attempts for t in a.targets if t in state.pods
     }
     itself = [_SelfProbe(pod, port, transport) for (_, port, transport, _), pod in servers.items()]
     health = list({pod.ref: pod for pod in servers.values()}.values())
@@ -111,10 +106,7 @@ def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
     )
     timeout = min((a.timeout for a in attempts), default=LAB.denied)
     specs = [aim.spec(a) for a in attempts]
-    specs += [
-        _own(pod, kind, port, a_transport, timeout)
-        for (_, port, a_transport, kind), pod in servers.items()
-    ]
+    specs += [_own(pod, kind, port, a_transport, timeout) for (_, port, a_transport, kind), pod in servers.items()]
     specs += [_health(pod, timeout) for pod in health]
     specs += [_pass_by(state, *pair, timeout) for pair in pairs]
     for index, spec in enumerate(specs):
@@ -136,9 +128,7 @@ def _health(pod: LabPod, timeout: float) -> dict[str, Any]:
     return {"pod": asker, "kind": "http", "address": pod.v4, "port": HEALTH_PORT, "path": "/healthz", "timeout": timeout}
 
 
-def _pass_by(
-    state: State, source: int | None, target: int | None, transport: Transport, timeout: float
-) -> dict[str, Any]:
+def _pass_by(state: State, source: int | None, target: int | None, transport: Transport, timeout: float) -> dict[str, Any]:
     outside = state.pods[Ref(OUTSIDE, "bystander")]
     caller = outside if source is None else state.pods[Ref(BYSTANDERS, f"caller-{source}-0")]
     listener = outside if target is None else state.pods[Ref(BYSTANDERS, f"listener-{target}-0")]
@@ -157,9 +147,7 @@ def _pass_by(
 def read_round(composed: Composed, answers: Sequence[Mapping[str, Any]], state: State) -> Round:
     """Return the round that the agent's answers, in the order of the specs, tell of."""
     count = len(composed.attempts)
-    observations = tuple(
-        observation(answer, attempt.id) for answer, attempt in zip(answers, composed.attempts, strict=False)
-    )
+    observations = tuple(observation(answer, attempt.id) for answer, attempt in zip(answers, composed.attempts, strict=False))
     itself = answers[count : count + len(composed.itself)]
     rest = answers[count + len(composed.itself) :]
     healthy = {
@@ -199,5 +187,3 @@ def _place(node: int | None) -> str:
 def observation(answer: Mapping[str, Any], attempt: str) -> Observation:
     """Return the agent's answer as an observation of this attempt."""
     return Observation(**{**answer, "attempt": attempt})
-
-

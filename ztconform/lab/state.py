@@ -83,9 +83,7 @@ class State:
         clash = sorted(str(ref) for ref in own if ref in self.services)
         if clash:
             raise UsageError(f"Service {clash[0]} would stand beside the workload's own of that name; rename one")
-        state = replace(
-            self, workloads={**self.workloads, workload.ref: workload}, services={**self.services, **own}
-        )
+        state = replace(self, workloads={**self.workloads, workload.ref: workload}, services={**self.services, **own})
         return state._with_pods(workload, list(reuse))
 
     def _with_pods(self, workload: Workload, reuse: list[LabPod]) -> "State":
@@ -98,12 +96,11 @@ class State:
         again = f"-{self.made}" if workload.ref in self.ended else ""
         names = [workload.ref.name if outside else f"{workload.ref.name}-{i}{again}" for i in range(workload.replicas)]
         serves = [True] * len(names)
-        if workload.satellite and not outside:
-            # Beside a workload on both nodes already, a satellite would show nothing new.
-            if len(set(placed)) == 1:
-                names.append(f"{workload.ref.name}-satellite{again}")
-                placed.append((first + 1) % NODES)
-                serves.append(False)
+        # Beside a workload on both nodes already, a satellite would show nothing new.
+        if workload.satellite and not outside and len(set(placed)) == 1:
+            names.append(f"{workload.ref.name}-satellite{again}")
+            placed.append((first + 1) % NODES)
+            serves.append(False)
         pods, made = dict(self.pods), self.made
         for name, node, serving in zip(names, placed, serves, strict=True):
             ref = Ref(workload.ref.namespace, name)
@@ -189,9 +186,7 @@ class State:
             raise Rejected(of_manifest(manifest), "the lab enforces NetworkPolicy (networking.k8s.io/v1) and v1 Service only")
         policy = parse_policy(manifest)
         self._demand_namespace(manifest, policy.ref.namespace)
-        return replace(
-            self, policies={**self.policies, policy.ref: Applied(manifest=manifest, policy=policy, owner=owner)}
-        )
+        return replace(self, policies={**self.policies, policy.ref: Applied(manifest=manifest, policy=policy, owner=owner)})
 
     def _demand_namespace(self, manifest: Manifest, namespace: str) -> None:
         if namespace not in self.namespaces:

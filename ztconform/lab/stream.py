@@ -45,10 +45,10 @@ class LabStream:
             return ()
         return self._read(self._prober.ask("drain", stream=self._number, wait=wait))
 
-    def halt(self) -> None:
-        """Stop sending; what is under way still counts."""
+    def halt(self, after: float = 0.0) -> None:
+        """Stop sending after so many seconds; what is under way then still counts."""
         if not self._stopped:
-            self._prober.ask("halt", stream=self._number)
+            self._prober.ask("halt", stream=self._number, after=after)
 
     def stop(self) -> Sequence[Observation]:
         """Stop sending, wait for what is under way, and return what came since the last drain."""

@@ -126,4 +126,3 @@ def _search(namespace: str) -> list[str]:
     """Return the search list of a pod's resolv.conf (kubelet, dnsPolicy ClusterFirst)."""
     own = [f"{namespace}.svc.{CLUSTER_DOMAIN}"] if namespace else []
     return [*own, f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN]
-

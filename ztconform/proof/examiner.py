@@ -47,9 +47,7 @@ class Examiner:
         by_row: dict[str, list[Finding]] = {t.row.id: [] for t in trials}
         for attempt, observation in zip(attempts, round_.observations, strict=True):
             cause = causes.get(observation.nonce)
-            verdict = judge(
-                attempt, observation, round_, signatures=self.facts.signatures, cause=cause, baseline=self.baseline
-            )
+            verdict = judge(attempt, observation, round_, signatures=self.facts.signatures, cause=cause, baseline=self.baseline)
             verdict = self._doubted(verdict, round_, lost)
             by_row[attempt.row].append(Finding(attempt, observation, verdict, cause))
         return {row: tuple(findings) for row, findings in by_row.items()}

@@ -2,10 +2,11 @@
 """The three ways to poll rounds: until open, until converged, and while it holds; each with a deadline."""
 
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 from ztconform.proof.examiner import Examiner
 from ztconform.proof.trial import Finding, Trial
+from ztconform.proof.watching import Watching
 
 
 def until_open(examiner: Examiner, trials: Sequence[Trial]) -> list[tuple[Trial, tuple[Finding, ...]]]:
@@ -18,6 +19,8 @@ def until_open(examiner: Examiner, trials: Sequence[Trial]) -> list[tuple[Trial,
         pending = [t for t in pending if closed(last[t.row.id])]
         if monotonic() >= deadline:
             break
+        if pending:
+            sleep(examiner.facts.timeouts.spacing)
     return [(t, last[t.row.id]) for t in trials]
 
 
@@ -28,31 +31,43 @@ def closed(findings: Sequence[Finding]) -> str:
     return next((f.verdict.why for f in findings if f.verdict.kind != "ALLOWED"), "")
 
 
-def converge(examiner: Examiner, trials: Sequence[Trial]) -> None:
-    """Poll until every row shows its expectation; those that do not within the deadline turn red."""
-    deadline, rounds = monotonic() + examiner.facts.timeouts.converge, 0
+def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watching] = ()) -> float:
+    """Poll until every row shows its expectation; those that do not within the deadline turn red.
+
+    Returns when the last round started: of the rows that converged, that was the first of
+    the rounds in which they hold.
+    """
+    timeouts = examiner.facts.timeouts
+    deadline, rounds = monotonic() + timeouts.converge, 0
+    started = monotonic()
     while trials:
+        for stream in watched:
+            stream.mark_round()
+        started = monotonic()
         findings = examiner.round(trials)
         rounds += 1
         wrong = [t for t in trials if not t.met_by(findings[t.row.id])]
-        if not wrong:
-            return
         # Two rounds at least: the patience of one allowed probe can be longer than the deadline.
-        if monotonic() >= deadline and rounds > 1:
-            for trial in wrong:
-                trial.blame_round(findings[trial.row.id])
-            return
+        if not wrong or (monotonic() >= deadline and rounds > 1):
+            for trial in trials:
+                if trial in wrong:
+                    trial.blame_round(findings[trial.row.id])
+                else:
+                    trial.remember(findings[trial.row.id])
+            break
+        sleep(timeouts.spacing)  # a row that is still open answers at once, and would be asked thousands of times
+    return started
 
 
-def hold(examiner: Examiner, trials: Sequence[Trial]) -> None:
-    """Demand consecutive good rounds for the hold time.
+def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
+    """Demand consecutive good rounds for the hold time, the one that started at `since` being the first.
 
     A round that contradicts a row turns it red at once; one that merely proves nothing starts the count anew, until
     the converge deadline has passed a second time.
     """
     timeouts = examiner.facts.timeouts
     deadline = monotonic() + timeouts.hold + timeouts.converge
-    holding, since, rounds = [t for t in trials if not t.red], monotonic(), 0
+    holding, rounds = [t for t in trials if not t.red], 1
     while holding and (rounds < timeouts.hold_rounds or monotonic() - since < timeouts.hold):
         findings = examiner.round(holding)
         rounds += 1
@@ -69,6 +84,7 @@ def hold(examiner: Examiner, trials: Sequence[Trial]) -> None:
                 _compare(trial, findings.get(trial.row.twin, ()))
         if again:
             since, rounds = monotonic(), 0
+            sleep(timeouts.spacing)
         holding = [t for t in holding if not t.red]
     for trial in holding:
         trial.held = True

@@ -5,6 +5,7 @@ What an observation means is for `judge` to say, and what a user sees of a resul
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 
 from ztconform.cluster import Cluster
 from ztconform.errors import Rejected, UsageError
@@ -136,11 +137,11 @@ class _Proof:
             with Watching(self.cluster, late, self.timeouts) as newcomers:
                 newcomers.mark()
                 self.notify("converge")
-                phases.converge(self.examiner, ready)
-                watching.halt()
-                newcomers.halt()
+                since = phases.converge(self.examiner, ready, (watching, newcomers))
                 self.notify("hold")
-                phases.hold(self.examiner, ready)
+                for stream in (watching, newcomers):
+                    stream.halt(max(0.0, since + self.timeouts.hold - monotonic()))
+                phases.hold(self.examiner, ready, since)
                 self.notify("witness")
                 log = witness.read(self.cluster, ready)
                 seen = witness.nonces(log)

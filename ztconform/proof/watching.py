@@ -25,6 +25,7 @@ class Watching:
         self._cluster = cluster
         self._log: list[Observation] = []
         self._before: Mapping[Ref, float] = {}
+        self._round: Mapping[Ref, float] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> "Watching":
@@ -47,9 +48,13 @@ class Watching:
         """Set the marker from which windows count: call it right before the change."""
         self._before = self._stream.mark()
 
-    def halt(self) -> None:
-        """Stop sending."""
-        self._stream.halt()
+    def mark_round(self) -> None:
+        """Set the marker behind which nothing may get through any more, if the round that starts now is the good one."""
+        self._round = self._stream.mark()
+
+    def halt(self, after: float) -> None:
+        """Stop sending after so many seconds."""
+        self._stream.halt(after)
 
     def finish(self, trials: Sequence[Trial], seen: Collection[str]) -> None:
         """Collect what is still under way and set the windows of those of the trials that were watched as they now stand."""
@@ -58,3 +63,6 @@ class Watching:
             attempts = self._trials.get(trial.row.id)
             if attempts and attempts == trial.attempts:
                 trial.window = window.measure(attempts, self._log, self._before, self._every, seen)
+                again = window.after(attempts, self._log, self._round, seen)
+                if again and not trial.red:
+                    trial.blame("VIOLATED", f"let through {again} times after it had been denied")

@@ -7,6 +7,18 @@ from itertools import pairwise
 from ztconform.model import Attempt, Observation, Ref, Window
 
 
+def after(
+    attempts: Sequence[Attempt], stream: Sequence[Observation], marker: Mapping[Ref, float], seen: Collection[str]
+) -> int:
+    """Return how many of the attempts' probes were let through although they were sent after the marker."""
+    sources = {a.id: a.probe.source for a in attempts}
+    return sum(
+        (o.signal == "answered" or o.nonce in seen) and o.sent > marker.get(sources[o.attempt], o.sent)
+        for o in stream
+        if o.attempt in sources
+    )
+
+
 def measure(
     attempts: Sequence[Attempt],
     stream: Sequence[Observation],
