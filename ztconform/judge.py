@@ -5,7 +5,7 @@ Whether a verdict is the wanted one, in every phase, is for `proof` to say.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from ztconform.model import Attempt, Cause, Observation, Ref, Round, Row, Signature, Verdict, Vital
@@ -16,7 +16,7 @@ def judge(
     observation: Observation,
     round_: Round,
     *,
-    signatures: Iterable[Signature],
+    signatures: Sequence[Signature],
     cause: Cause | None,
     baseline: Mapping[Ref, Vital],
 ) -> Verdict:
@@ -26,6 +26,8 @@ def judge(
     """
     match observation.signal:
         case "answered":
+            if not observation.backend and any(_looks_like(s, attempt, observation) for s in signatures):
+                return _refused_by_someone(attempt, observation, round_, signatures, cause, baseline)
             return _answered(attempt, observation, baseline)
         case "timeout" | "silence" | "icmp" | "closed" | "tls-alert":
             return _refused_by_someone(attempt, observation, round_, signatures, cause, baseline)
@@ -88,11 +90,13 @@ def _refused_by_someone(
     attempt: Attempt,
     observation: Observation,
     round_: Round,
-    signatures: Iterable[Signature],
+    signatures: Sequence[Signature],
     cause: Cause | None,
     baseline: Mapping[Ref, Vital],
 ) -> Verdict:
-    signature = next((s for s in signatures if _looks_like(s, attempt, observation)), None)
+    # Two layers may refuse in the same way; then the cause tells which of them it was.
+    alike = [s for s in signatures if _looks_like(s, attempt, observation)]
+    signature = next((s for s in alike if cause is not None and s.layer == cause.layer), next(iter(alike), None))
     if signature is None:
         seen = " ".join(x for x in (observation.signal, observation.detail, f"at {observation.stage}") if x)
         return _inconclusive(f"{seen} is not how a denial looks on this stack")
@@ -113,6 +117,8 @@ def _looks_like(signature: Signature, attempt: Attempt, observation: Observation
         and observation.signal == signature.signal
         and observation.stage in signature.stages
         and (not signature.detail or re.fullmatch(signature.detail, observation.detail) is not None)
+        and signature.status in (None, observation.status)
+        and (not signature.body or re.search(signature.body, observation.body) is not None)
     )
 
 

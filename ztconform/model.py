@@ -15,7 +15,7 @@ Want = Literal["allowed", "denied", "inconclusive"]  # inconclusive: in case fil
 Outcome = Literal["PROVED", "VIOLATED", "INCONCLUSIVE", "NOT_SUPPORTED", "NOT_RUN"]
 Transport = Literal["TCP", "UDP", "SCTP"]
 App = Literal["http", "http2", "grpc", "tcp", "udp"]
-Kind = Literal["tcp", "udp", "http", "http2", "grpc", "tls", "dns", "api"]  # api: a manifest that must be refused
+Kind = Literal["tcp", "udp", "http", "http2", "grpc", "websocket", "tls", "dns", "api"]  # api: a manifest that must be refused
 Address = Literal["pod", "service", "headless", "name"]
 ControlKind = Literal["open", "opened", "twin"]
 Signal = Literal["answered", "timeout", "icmp", "refused", "closed", "tls-alert", "dns", "silence", "not-run"]
@@ -102,6 +102,11 @@ class Probe:
     path: str = "/"  # raw, latin-1; the queried name for kind "dns"
     headers: tuple[tuple[str, str], ...] = ()
     host: str | None = None
+    raw: str | None = None  # the whole request, latin-1, with {nonce} where the nonce belongs
+    past_proxy: bool = False  # leave the client's own proxy out, as an attacker in the pod could
+    # The client certificate of a probe that speaks TLS itself: "own", "none", "expired", "foreign-ca", or "ns/account" of another
+    cert: str | None = None
+    connection: str | None = None  # rows of one name share a connection, in row order
 
     @property
     def transport(self) -> Transport:
@@ -227,6 +232,8 @@ class Signature:
     signal: Signal
     stages: frozenset[Stage]
     detail: str = ""  # a regular expression that the whole detail must match; "" matches anything
+    status: int | None = None  # of a denial that is an answer
+    body: str = ""  # a regular expression that is searched for in the answer's body; "" matches anything
     caused: bool = False  # True: the stack logs every such denial, so that one without a cause is INCONCLUSIVE
 
 

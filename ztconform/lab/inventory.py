@@ -21,6 +21,8 @@ class LabPod:
     ports: tuple[Port, ...]
     serves: bool  # False: a satellite, or an outsider that only calls
     ready: bool  # False: no endpoint of a Service (starting, terminating, satellite)
+    service_account: str = "default"
+    meshed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
