@@ -52,7 +52,9 @@ def test_no_two_pods_share_an_address_or_a_device():
 
 
 def test_an_outsider_may_stand_in_for_a_well_known_address():
-    state = deployed(outsiders=(Workload(ref=Ref(OUTSIDE, "m"), fixed_address="169.254.169.254"), Workload(ref=Ref(OUTSIDE, "w"))))
+    state = deployed(
+        outsiders=(Workload(ref=Ref(OUTSIDE, "m"), fixed_address="169.254.169.254"), Workload(ref=Ref(OUTSIDE, "w")))
+    )
     assert "169.254.169.254" == state.pods[Ref(OUTSIDE, "m")].v4
     assert 3 == len({p.v6 for p in state.pods.values() if p.ref.namespace == OUTSIDE})
 
@@ -77,7 +79,9 @@ def test_removal_takes_what_is_the_owners_and_nothing_else():
     other = state.deploy(Topology(namespaces={"u": {}}, workloads=(Workload(ref=Ref("u", "c")),)), "you").remove("me")
     assert "u" in other.namespaces
     assert Ref("u", "c") in other.workloads
-    assert not [r for r in (*other.pods, *other.services, *other.policies, *other.workloads) if r.namespace == "t" or r.name == "w"]
+    assert not [
+        r for r in (*other.pods, *other.services, *other.policies, *other.workloads) if r.namespace == "t" or r.name == "w"
+    ]
 
 
 @pytest.mark.parametrize(
