@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from itertools import count
 
+from ztconform.agent.wire import HEALTH_PORT
 from ztconform.errors import Rejected, UsageError
 from ztconform.lab.inventory import Inventory, LabPod
 from ztconform.lab.networkpolicy import NetworkPolicy, parse_policy
 from ztconform.lab.services import Service, own_headless, own_service, parse_service
-from ztconform.model import OUTSIDE, Lifecycle, Manifest, Ref, Step, Topology, Workload, of_manifest
+from ztconform.model import OUTSIDE, Lifecycle, Manifest, Port, Ref, Step, Topology, Workload, of_manifest
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"  # set by the API server on every namespace
 NODES = 2
 # Every lab has it, for its DNS; a topology may add workloads and labels to it, which go with the topology.
 SHARED_NAMESPACE = "kube-system"
 _PODS_PER_NODE = 250
+SERVED = (("TCP", "http"), ("TCP", "tcp"), ("UDP", "udp"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +78,8 @@ class State:
             raise UsageError(f"workload {workload.ref}: namespace {namespace} is not declared")
         if workload.ref in self.workloads:
             raise UsageError(f"workload {workload.ref} exists already")
-        unserved = next((p for p in workload.ports if p.listening and p.app in ("http2", "grpc")), None)
-        if unserved is not None:
-            raise UsageError(f"workload {workload.ref} port {unserved.number}: the lab does not serve {unserved.app} yet")
+        for port in workload.ports:
+            _demand_servable(workload, port)
         own = {s.ref: s for s in (own_service(workload), own_headless(workload)) if s is not None and namespace != OUTSIDE}
         clash = sorted(str(ref) for ref in own if ref in self.services)
         if clash:
@@ -215,10 +216,13 @@ class State:
                     raise UsageError(f"workload {event.workload}: start needs its description")
                 if event.reuse is not None and event.reuse not in self.ended:
                     raise UsageError(f"workload {event.workload}: {event.reuse} has not ended, so its address is not free")
-                return self.start(event.spec, self.ended[event.reuse] if event.reuse is not None else ())
+                reuse = self.ended[event.reuse] if event.reuse is not None else ()
+                if {p.v4 for p in reuse} & {p.v4 for p in self.pods.values()}:
+                    raise UsageError(f"workload {event.workload}: the address of {event.reuse} is another's by now")
+                return self.start(event.spec, reuse)
             case "restart":
-                workload = self.workloads[event.workload]
-                return self.end(event.workload).start(workload)
+                ended = self.end(event.workload)
+                return ended.start(self.workloads[event.workload])
             case "terminate":
                 pods = {p.ref: replace(p, ready=False) for p in self.pods_of(event.workload)}
                 return replace(self, pods={**self.pods, **pods})
@@ -228,6 +232,16 @@ class State:
 
 def _of_workload(service: Service, names: Container[str]) -> bool:
     return isinstance(service.selected, Ref) and str(service.selected) in names
+
+
+def _demand_servable(workload: Workload, port: Port) -> None:
+    """Raise UsageError for a port on which the agent could not listen."""
+    where = f"workload {workload.ref} port {port.number}"
+    if port.number == HEALTH_PORT:
+        raise UsageError(f"{where}: the agent answers health probes there; take another")
+    if port.listening and port.protocol != "SCTP" and (port.protocol, port.app) not in SERVED:
+        served = ", ".join(f"{app} over {protocol}" for protocol, app in SERVED)
+        raise UsageError(f"{where}: the lab does not serve {port.app} over {port.protocol}, but {served}")
 
 
 def _changed(labels: Mapping[str, str], change: Mapping[str, str | None]) -> dict[str, str]:

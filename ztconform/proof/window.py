@@ -7,9 +7,7 @@ from itertools import pairwise
 from ztconform.model import Attempt, Observation, Ref, Window
 
 
-def after(
-    attempts: Sequence[Attempt], stream: Sequence[Observation], marker: Mapping[Ref, float], seen: Collection[str]
-) -> int:
+def after(attempts: Sequence[Attempt], stream: Sequence[Observation], marker: Mapping[Ref, float], seen: Collection[str]) -> int:
     """Return how many of the attempts' probes were let through although they were sent after the marker."""
     sources = {a.id: a.probe.source for a in attempts}
     return sum(
