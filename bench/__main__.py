@@ -7,8 +7,9 @@ import platform
 from rich.console import Console
 from rich.table import Table
 
-from bench import figures
+from bench import figures, mesh
 from ztconform.lab.cluster import LabCluster
+from ztconform.model import Step
 
 
 def main() -> None:
@@ -22,7 +23,13 @@ def main() -> None:
             figures.timing_out(lab, 3),
             figures.curl_ratio(lab),
         ]
-    rows += [figures.truth_table(5), figures.requirements(20)]
+    rows.append(figures.truth_table(5))
+    rows += [mesh.ready(4, 6, 0.5), mesh.ready(50, 50, 3.0)]
+    with LabCluster() as lab:
+        lab.deploy(mesh.meshed(4, 6), "bench")
+        lab.perform(Step(apply=(mesh.STRICT,)))
+        rows += [mesh.load(lab), mesh.in_force(lab, 50), mesh.rotation(lab, 50)]
+    rows += [figures.requirements(60), figures.requirements(40, "-n", "2")]
     uid = "root" if os.getuid() == 0 else "an ordinary user"
     table = Table(title=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, as {uid}")
     for heading in ("figure", "measured", "goal", ""):

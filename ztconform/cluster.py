@@ -89,6 +89,12 @@ class Cluster(Protocol):
     def causes(self, nonces: Collection[str]) -> Sequence[Cause] | None:
         """Return what is known of who denied these; None if the flow log lost events."""
 
+    def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
+        """Return what proxies logged of requests that passed: policies whose dry run would have denied, and "plaintext".
+
+        A nonce that no log knows is not in the answer; None if the log lost events.
+        """
+
     def render(self, attempt: Attempt) -> str:
         """Return a shell command that sends the attempt's probe again while the cluster is up."""
 

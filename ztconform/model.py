@@ -56,6 +56,7 @@ class Workload:
     ports: tuple[Port, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str = "default"
+    svid_account: str = ""  # the account whose SVID its pods really hold, where that is not their own: an impostor
     meshed: bool = False
     replicas: int = 1
     node: int | None = None  # 0, 1 ... of the nodes there are; None: the cluster's choice
@@ -126,6 +127,8 @@ class Row:
     control: ControlKind = "open"
     twin: str | None = None  # id of the allowed row that differs in the tested attribute alone
     named: frozenset[str] = frozenset()  # policies ("namespace/name") that the denial must be attributed to
+    # What a proxy must have remarked on a request that passed: policies whose dry run would have denied it, "plaintext"
+    logged: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +222,10 @@ class Cause:
         names = ", ".join(self.policies) or "no policy"
         if self.explicit:
             return names
-        return f"default deny {self.direction} of {self.endpoint}, selected by {names}"
+        if self.layer == "mtls":
+            return f"mutual TLS of {self.endpoint}, demanded by {names}"
+        direction = f" {self.direction}" if self.direction else ""
+        return f"default deny{direction} of {self.endpoint}, selected by {names}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from ztconform.errors import UsageError
-from ztconform.model import OUTSIDE, Address, Kind, Layer, Port, Probe, Ref, Row, Workload
+from ztconform.model import OUTSIDE, Address, ControlKind, Kind, Layer, Port, Probe, Ref, Row, Workload
 
-_KINDS: Mapping[str, Kind] = {"TCP": "tcp", "UDP": "udp", "DNS": "dns"}
+# A verb's first word, where it is no HTTP method; "H2 GET" is a GET by HTTP/2, "GRPC" has the method as its path.
+_KINDS: Mapping[str, Kind] = {
+    "TCP": "tcp",
+    "UDP": "udp",
+    "DNS": "dns",
+    "H2": "http2",
+    "GRPC": "grpc",
+    "WEBSOCKET": "websocket",
+    "TLS": "tls",
+}
+_PORTS: Mapping[Kind, tuple[str, ...]] = {
+    "http": ("http",),
+    "websocket": ("http",),
+    "http2": ("http2",),
+    "grpc": ("grpc",),
+    "tcp": ("http", "tcp"),
+    "tls": ("http", "tcp"),
+    "udp": ("udp",),
+    "dns": ("udp",),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity, so that a peer can be a key of `relabel`
@@ -34,11 +53,20 @@ class Peer:
         """Return the chosen port, or the first that serves this kind of probe."""
         if self.port is not None:
             return self.port
-        wanted = {"http": ("http",), "tcp": ("http", "tcp"), "udp": ("udp",), "dns": ("udp",)}.get(kind, ())
         for declared in self.workload.ports:
-            if declared.app in wanted:
+            if declared.app in _PORTS.get(kind, ()):
                 return declared
         raise UsageError(f"{self.workload.ref} declares no port for a probe of kind {kind}")
+
+
+class Attributes(TypedDict, total=False):
+    """Hold what a probe may have beyond its ends, method and path; see `model.Probe`."""
+
+    headers: tuple[tuple[str, str], ...]
+    host: str | None
+    past_proxy: bool
+    cert: str | None
+    connection: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +75,63 @@ class Change:
 
     policy: str | None = None
     relabel: Mapping[Ref, Mapping[str, str | None]] = field(default_factory=dict)
+    restart: Sequence[Ref] = ()
     rows: Sequence[Row] = ()
 
 
-def allowed(source: Peer, verb: str, target: Peer, path: str = "/") -> Row:
-    """Demand that the request passes: verb is an HTTP method, TCP, UDP, or DNS with the name as path."""
-    probe = _probe(source, verb, target, path)
-    return Row(id=_name(probe, verb), probe=probe, want="allowed")
+def allowed(
+    source: Peer,
+    verb: str,
+    target: Peer,
+    path: str = "/",
+    *,
+    identity: str | None = None,
+    logged: Sequence[str] | None = None,
+    **attributes: Unpack[Attributes],
+) -> Row:
+    """Demand that the request passes.
+
+    Verb is an HTTP method, "H2 GET", GRPC, WEBSOCKET, TCP, TLS, UDP, or DNS with the name as path. `identity` is the principal
+    that the server must report; `logged` are the policies whose dry run must have objected, or "plaintext".
+    """
+    probe = _probe(source, verb, target, path, attributes)
+    return Row(
+        id=_name(probe, verb),
+        probe=probe,
+        want="allowed",
+        identity=identity,
+        logged=None if logged is None else frozenset(logged),
+    )
 
 
-def denied(source: Peer, verb: str, target: Peer, path: str = "/", *, by: Layer = "l34", named: Sequence[str] = ()) -> Row:
-    """Demand that this layer refuses the request; `named` are the policies it must be attributed to."""
-    probe = _probe(source, verb, target, path)
-    return Row(id=_name(probe, verb), probe=probe, want="denied", by=frozenset({by}), named=frozenset(named))
+def denied(
+    source: Peer,
+    verb: str,
+    target: Peer,
+    path: str = "/",
+    *,
+    by: Layer | Sequence[Layer] = "l34",
+    named: Sequence[str] = (),
+    twin: Row | None = None,
+    **attributes: Unpack[Attributes],
+) -> Row:
+    """Demand that one of these layers refuses the request.
+
+    `named` are the policies it must be attributed to; `twin` is the allowed row that differs in the tested attribute alone, for a
+    request that could never pass (a foreign certificate).
+    """
+    probe = _probe(source, verb, target, path, attributes)
+    layers: frozenset[Layer] = frozenset([by] if isinstance(by, str) else by)
+    control: ControlKind = "open" if twin is None else "twin"
+    return Row(
+        id=_name(probe, verb),
+        probe=probe,
+        want="denied",
+        by=layers,
+        named=frozenset(named),
+        twin=None if twin is None else twin.id,
+        control=control,
+    )
 
 
 def step(
@@ -67,33 +139,43 @@ def step(
     policy: str | None = None,
     relabel: Mapping[Peer, Mapping[str, str | None]] | None = None,
     relabel_namespaces: Mapping[str, Mapping[str, str | None]] | None = None,
+    restart: Sequence[Peer] = (),
     rows: Sequence[Row],
 ) -> Change:
-    """Change policies or labels (None removes one) after the rows before it are proved, then demand these rows."""
+    """Change policies or labels (None removes one), or restart pods, after the rows before it are proved; demand these rows."""
     labels = {peer.workload.ref: change for peer, change in (relabel or {}).items()}
     labels.update((Ref(namespace, ""), change) for namespace, change in (relabel_namespaces or {}).items())
-    return Change(policy=policy, relabel=labels, rows=tuple(rows))
+    return Change(policy=policy, relabel=labels, restart=[peer.workload.ref for peer in restart], rows=tuple(rows))
 
 
-def _probe(source: Peer, verb: str, target: Peer, path: str) -> Probe:
-    kind = _KINDS.get(verb, "http")
+def _probe(source: Peer, verb: str, target: Peer, path: str, attributes: Attributes) -> Probe:
+    first, _, second = verb.partition(" ")
+    kind = _KINDS.get(first, "http")
     port = target.first(kind)
     if verb == "TCP" and port.app == "http":
         kind = "http"  # an HTTP server answers no bare line: TCP to it is shown by a request
     outside = OUTSIDE in (source.workload.ref.namespace, target.workload.ref.namespace)
     address: Address = target.address or ("pod" if outside or port.service is None else "service")
+    method = {"http": "GET" if first == "TCP" else first, "http2": second or "GET", "grpc": "POST"}.get(kind, "GET")
     return Probe(
         source=source.workload.ref,
         target=target.workload.ref,
         port=port.number,
         address=address,
         kind=kind,
-        method=verb if kind == "http" else "GET",
+        method=method,
         path=path,
+        **attributes,
     )
 
 
 def _name(probe: Probe, verb: str) -> str:
     """Name a row by all that tells it from another; scenarios have no two equal ones in a step."""
     path = f" {probe.path}" if probe.path != "/" else ""
-    return f"{probe.source} {verb} {probe.target}:{probe.port}{path} by {probe.address}"
+    words = [f"{probe.source} {verb} {probe.target}:{probe.port}{path} by {probe.address}"]
+    words += [f"with {name}: {value}" for name, value in probe.headers]
+    words += [f"as host {probe.host}"] if probe.host is not None else []
+    words += ["past its proxy"] if probe.past_proxy else []
+    words += [f"with certificate {probe.cert}"] if probe.cert is not None else []
+    words += [f"on connection {probe.connection}"] if probe.connection is not None else []
+    return " ".join(words)

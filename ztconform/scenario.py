@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from ztconform import policies
 from ztconform.errors import UsageError
-from ztconform.model import Case, Manifest, Row, Step, Topology
+from ztconform.model import Case, Lifecycle, Manifest, Row, Step, Topology
 from ztconform.proof.change import key
 from ztconform.rows import Change
 
+# What only a mesh has: a scenario that needs one of these is played with sidecars.
+MESH_FEATURES = frozenset({"mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run"})
 Policy = str | Manifest | Sequence[str | Manifest]
 
 
@@ -22,10 +24,12 @@ def case(
     policy: Policy,
     rows: Sequence[Row],
     steps: Sequence[Change] = (),
+    mesh: bool = False,
 ) -> Case | policies.Gap:
     """Return the case, or the reason why the dialects have no words for one of its policies.
 
-    A policy is an intent's name, a manifest, or several of them; a step's policy takes the place of the one before it. Raises
+    A policy is an intent's name, a manifest, or several of them; a step's policy takes the place of the one before it. Without
+    `mesh` the workloads have no sidecars. Raises
     UsageError for a row that cannot be meant, or an intent that is not there.
     """
     in_force = _manifests(policy, dialects)
@@ -45,8 +49,22 @@ def case(
             in_force = apply
         # The same demand may come back in a later step, and evidence is joined by a row's id.
         demanded = tuple(_renamed(row, label) for row in _demanded(change.rows, label))
-        made.append(Step(name=label, apply=apply, delete=delete, relabel=tuple(change.relabel.items()), rows=demanded))
-    return Case(id=name, topology=topology, steps=tuple(made))
+        made.append(
+            Step(
+                name=label,
+                apply=apply,
+                delete=delete,
+                relabel=tuple(change.relabel.items()),
+                lifecycle=tuple(Lifecycle(action="restart", workload=ref) for ref in change.restart),
+                rows=demanded,
+            )
+        )
+    return Case(id=name, topology=topology if mesh else _without_mesh(topology), steps=tuple(made))
+
+
+def _without_mesh(topology: Topology) -> Topology:
+    """Return the topology without sidecars: what needs no mesh is judged without one between probe and packet filter."""
+    return replace(topology, workloads=tuple(replace(w, meshed=False) for w in topology.workloads))
 
 
 def _manifests(policy: Policy, dialects: Iterable[str]) -> tuple[Manifest, ...] | policies.Gap:

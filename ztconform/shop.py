@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sample shop that every scenario is played in: five workloads, their twins in another namespace, three outsiders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ztconform.model import OUTSIDE, Port, Ref, Topology, Workload
 from ztconform.rows import Peer
@@ -10,9 +10,15 @@ NAMESPACE, TWIN = "shop", "shop-twin"
 METADATA_ADDRESS = "169.254.169.254"  # of the big clouds' metadata services; here always a host of our own
 
 _HTTP = Port(number=8080, name="http", service=80)
+_PRODUCTS_PORTS = (
+    _HTTP,
+    Port(number=8081, name="http2", app="http2", service=8081),
+    Port(number=9091, name="grpc", app="grpc", service=9091),
+)
 _PAYMENT_PORTS = (
     _HTTP,
     Port(number=9090, name="metrics", service=9090),
+    Port(number=9191, name="debug"),  # in no Service, as such ports are
     *(Port(number=n, name=f"ledger-{n}", app="tcp", service=n) for n in (6999, 7000, 7001, 7002)),
     Port(number=7001, name="events", protocol="UDP", app="udp", service=7001),
 )
@@ -28,6 +34,12 @@ class Shop:
     payment: Peer
     checkout: Peer
     legacy: Peer  # a client from before the mesh
+    attacker: Peer  # meshed; its probes may leave past its own proxy, with a certificate of their choice
+    impostor: Peer  # answers at an endpoint declared for payment's account, with another account's SVID
+    uninjected: Peer  # checkout's labels and account, without a sidecar
+    auditor: Peer  # a client whose account is "audit.reader"
+    dotless_auditor: Peer  # ... "auditxreader", which an unquoted dot would match
+    longer_auditor: Peer  # ... "audit.reader-2", which a match without an end would take
     twin_frontend: Peer  # same labels and account as frontend, in another namespace
     twin_payment: Peer
     twin_checkout: Peer
@@ -55,10 +67,20 @@ def shop() -> Shop:
     """Return the sample shop."""
     workloads = {
         "frontend": _workload(NAMESPACE, "frontend"),
-        "products": _workload(NAMESPACE, "products"),
+        "products": _workload(NAMESPACE, "products", _PRODUCTS_PORTS),
         "payment": _workload(NAMESPACE, "payment", _PAYMENT_PORTS),
         "checkout": _workload(NAMESPACE, "checkout"),
         "legacy": _workload(NAMESPACE, "legacy", meshed=False),
+        "attacker": _workload(NAMESPACE, "attacker"),
+        "impostor": replace(_workload(NAMESPACE, "impostor"), service_account="payment", svid_account="impostor"),
+        "uninjected": replace(
+            _workload(NAMESPACE, "uninjected", meshed=False),
+            labels={"app": "checkout", "tier": "backend"},
+            service_account="checkout",
+        ),
+        "auditor": replace(_workload(NAMESPACE, "auditor", ()), service_account="audit.reader"),
+        "dotless_auditor": replace(_workload(NAMESPACE, "audit-dotless", ()), service_account="auditxreader"),
+        "longer_auditor": replace(_workload(NAMESPACE, "audit-longer", ()), service_account="audit.reader-2"),
         "twin_frontend": _workload(TWIN, "frontend"),
         "twin_payment": _workload(TWIN, "payment", _PAYMENT_PORTS),
         "twin_checkout": _workload(TWIN, "checkout"),

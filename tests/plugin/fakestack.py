@@ -124,7 +124,7 @@ def _wait_for(path: str) -> None:
         time.sleep(0.02)
 
 
-def prove_canary(cluster: FakeCluster) -> tuple[RowResult, ...]:
+def prove_canary(cluster: FakeCluster, layer: str = "l34") -> tuple[RowResult, ...]:
     log("canary")
     outcome = os.environ.get("FAKE_CANARY", "PROVED")
     if outcome == "EMPTY":

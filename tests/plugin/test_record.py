@@ -35,8 +35,8 @@ def record(*nodes: str, **settings: bool) -> Record:
         ([Told(attempt=NOT_RUN, exit_code=2)], {"N01"}, 2),
         ([Told(attempt=NOT_RUN, exit_code=2), Told(attempt=NOT_RUN, exit_code=3)], {"N01"}, 3),
         ([Told(attempt=NOT_RUN, exit_code=3), Told(attempt=VIOLATED)], {"N01"}, 1),
-        ([Told(attempt=PROVED, canary=VIOLATED)], set(), 1),
-        ([Told(attempt=PROVED, canary=Attempt())], set(), 1),
+        ([Told(attempt=PROVED, canaries={"l34": VIOLATED})], set(), 1),
+        ([Told(attempt=PROVED, canaries={"mesh": Attempt()})], set(), 1),
         ([Told(attempt=Attempt())], set(), 1),
         ([], {"other"}, None),
     ],
@@ -68,7 +68,7 @@ def test_nothing_collected_is_not_complete():
 
 
 def test_messages_cross_as_json_unchanged():
-    told = Told(attempt=VIOLATED, exit_code=3, stack="lab", versions={"linux": "6"}, canary=PROVED)
+    told = Told(attempt=VIOLATED, exit_code=3, stack="lab", versions={"linux": "6"}, canaries={"l34": PROVED})
     plan = Plan(subjects={"a::b": Subject(kind="case", id="x", file="a")}, narrowed=True, pid=7)
     assert (told, plan) == (load_told(dump(told)), load_plan(dump(plan)))
     assert isinstance(json.loads(dump(told)), dict)

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztconform.agent.attempt import http_request
+from ztconform.agent.talk import http_request
 from ztconform.agent.prober import Prober
 from ztconform.agent.readers import HttpReader
 from ztconform.agent.server import Server
@@ -363,7 +363,7 @@ def test_a_socket_factory_that_fails_in_any_way_is_not_run() -> None:
 @pytest.mark.parametrize(
     ("change", "clause"),
     [
-        ({"kind": "grpc"}, "kind 'grpc'"),
+        ({"kind": "sctp"}, "kind 'sctp'"),
         ({"port": 0}, "port 0"),
         ({"port": True}, "port True"),
         ({"port": "80"}, "port '80'"),

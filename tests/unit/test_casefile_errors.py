@@ -241,8 +241,6 @@ MEANING = [
      "18: expect[1].twin: only a denied row has this field, and this row's verdict is inconclusive"),
     (row("from: shop/checkout, to: shop/payment, port: 8080, identity: x, verdict: denied"),
      "18: expect[1].identity: only an allowed row has this field, and this row's verdict is denied"),
-    (row("from: shop/checkout, to: shop/payment, port: 8080, plaintext: true, verdict: denied"),
-     "18: expect[1].plaintext: needs a mesh; no stack of this version can send plaintext past a meshed client's proxy"),
     (row("from: shop/checkout, to: shop/payment, port: 8080, verdict: denied, twin: shop/chekout->shop/payment:8080/TCP"),
      "18: expect[1].twin: no row of this step has the id 'shop/chekout->shop/payment:8080/TCP'"
      " (did you mean 'shop/checkout->shop/payment:8080/TCP'?)"),

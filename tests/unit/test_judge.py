@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.judge import contradicts, judge, meets
-from ztconform.lab.cluster import SIGNATURES
+from ztconform.lab.signatures import SIGNATURES
 from ztconform.model import (
     Attempt,
     Bystander,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A window is the last request let through after the marker, on the client's own clock, and is never made up."""
 
+from dataclasses import replace
+
 from ztconform.model import Attempt, Observation, Probe, Ref
 from ztconform.proof.window import after, measure
 
@@ -11,7 +13,15 @@ ATTEMPT = Attempt(id="a", row="r", probe=PROBE, targets=(), timeout=0.4)
 
 def stream(*signals_at):
     return [
-        Observation(attempt="a", nonce=f"n{at}", sent=at, ended=at + 0.01, signal=signal, stage="done")
+        Observation(
+            attempt="a",
+            nonce=f"n{at}",
+            sent=at,
+            ended=at + 0.01,
+            signal=signal,
+            stage="done",
+            backend="t/b" if signal == "answered" else "",
+        )
         for signal, at in signals_at
     ]
 
@@ -55,7 +65,15 @@ def test_a_stream_whose_last_request_was_let_through_shows_no_end():
 def test_the_worst_attempt_counts():
     other = Attempt(id="b", row="r", probe=PROBE, targets=(), timeout=0.4)
     second = [
-        Observation(attempt="b", nonce=f"m{at}", sent=at, ended=at, signal=signal, stage="done")
+        Observation(
+            attempt="b",
+            nonce=f"m{at}",
+            sent=at,
+            ended=at,
+            signal=signal,
+            stage="done",
+            backend="t/b" if signal == "answered" else "",
+        )
         for signal, at in [("answered", 10.0), ("answered", 10.01), ("answered", 10.02), ("timeout", 10.03)]
     ]
     came = window([*stream(("timeout", 10.0), ("timeout", 10.01)), *second], attempts=(ATTEMPT, other))
@@ -68,3 +86,10 @@ def test_what_gets_through_after_the_marker_of_the_good_round_is_counted():
     assert 2 == after([ATTEMPT], came, {CLIENT: 10.05}, {"n10.3"})
     assert 0 == after([ATTEMPT], came, {CLIENT: 10.25}, ())
     assert 0 == after([ATTEMPT], came, {}, ())
+
+
+def test_an_answer_of_a_proxy_is_no_request_let_through():
+    refused = replace(stream(("answered", 10.01))[0], backend="", status=403)
+    assert 0.0 == window([refused, *stream(("timeout", 10.02))]).seconds
+    dns = replace(ATTEMPT, probe=replace(PROBE, kind="dns"))
+    assert window([refused], attempts=(dns,)) is None

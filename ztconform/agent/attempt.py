@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How one probe goes, from its first packet to its observation.
 
-How sockets behave is for `exchange`, how names are found for `lookup`; starting probes and waiting for them is for `prober`.
+How sockets behave is for `exchange`, how names are found for `lookup`, what is sent and read over TCP for `talk`; starting probes
+and waiting for them is for `prober`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .exchange import ANSWERED, Network, Outcome, TcpExchange, UdpExchange
+from .exchange import ANSWERED, Network, Outcome, TcpExchange
 from .lookup import Found, Lookup, Question
 from .readers import HttpReader, LineReader
-from .wire import NONCE_HEADER, SERVER_NAME, Mark, read_answer_line, read_mark, request_line
+from .talk import connection, opening
+from .tlsexchange import TlsExchange
+from .udpexchange import UdpExchange
+from .wire import FOREIGN_NONCE, UNMARKED, Mark, read_mark, request_line
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
     from typing import Any, Union
 
+    from .readers import AnswerReader
     from .spec import Spec
 
     Observation = dict[str, Any]
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
     Step = Union[TcpExchange, UdpExchange, Lookup]
 
 MAX_BODY = 512  # characters
-_WITH_CONTENT = ("POST", "PUT", "PATCH")
 
 
 class Attempt:
@@ -36,25 +40,25 @@ class Attempt:
         "_deadline",
         "_done",
         "_network",
-        "_nonce",
         "_reader",
         "_sent",
-        "_spec",
         "_step",
         "_target",
         "_timer",
         "_under_way",
+        "nonce",
+        "spec",
     )
 
     def __init__(self, network: Network, spec: Spec, nonce: str, done: Done, under_way: set[Attempt]) -> None:
         self._network = network
-        self._spec = spec
-        self._nonce = nonce
+        self.spec = spec
+        self.nonce = nonce
         self._done: Done | None = done
         self._under_way = under_way
         self._target = (spec.address, spec.port)
         self._step: Step | None = None
-        self._reader: HttpReader | LineReader = LineReader()
+        self._reader: AnswerReader = LineReader()
         self._sent = monotonic()  # the loop's clock too
         self._deadline = self._sent + spec.timeout
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +66,7 @@ class Attempt:
 
     def start(self) -> None:
         """Send; the attempt may end before this returns."""
-        spec = self._spec
+        spec = self.spec
         self._timer = self._network.loop.call_at(self._deadline, self._expire)
         if spec.kind == "dns":
             self._look_up(spec.path, self._target, marked=True, done=self._found)
@@ -73,21 +77,38 @@ class Attempt:
         else:
             self._exchange()
 
+    def take_turn(self, before: AnswerReader | None) -> tuple[bytes, AnswerReader]:
+        """Begin on a connection that others use too, behind the answer that was read `before`; return what to send."""
+        self._sent = monotonic()
+        self._deadline = self._sent + self.spec.timeout
+        self._timer = self._network.loop.call_at(self._deadline, self._expire)
+        request, self._reader = opening(self.spec, self.nonce, before)
+        return request, self._reader
+
+    def share(self, exchange: TcpExchange) -> None:
+        """Watch over the shared connection's exchange while the turn lasts."""
+        self._step = exchange
+
+    @property
+    def over(self) -> bool:
+        """Return whether the observation was given out."""
+        return self._done is None
+
     def abandon(self, detail: str) -> None:
         """End as not run."""
         self._report(Outcome("not-run", "exec", detail))
 
     def _look_up(self, name: str, resolver: tuple[str, int], marked: bool, done: Callable[[Found], None]) -> None:
-        spec = self._spec
+        spec = self.spec
         until = self._deadline
-        question = Question(name, spec.family, resolver, spec.search, self._nonce, marked, spec.bind, until, spec.retry)
+        question = Question(name, spec.family, resolver, spec.search, self.nonce, marked, spec.bind, until, spec.retry)
         lookup = Lookup(self._network, question, done)
         self._step = lookup
         lookup.start()
 
     def _resolved(self, found: Found) -> None:
         if found.addresses:
-            self._target = (found.addresses[0], self._spec.port)
+            self._target = (found.addresses[0], self.spec.port)
             self._exchange()
         elif found.outcome.signal == "not-run":
             self._report(found.outcome, found.source)
@@ -112,42 +133,47 @@ class Attempt:
         self._report(Outcome("answered", "done", found.rcode), found.source, body=body, mark=mark)
 
     def _exchange(self) -> None:
-        spec = self._spec
+        spec = self.spec
         if spec.kind == "udp":
-            datagram = UdpExchange(self._network, request_line(self._nonce), self._take_datagram, self._exchanged)
+            datagram = UdpExchange(self._network, request_line(self.nonce), self._take_datagram, self._exchanged)
             self._step = datagram
-            datagram.start(self._nonce, self._target, spec.bind, self._deadline, spec.retry)
+            datagram.start(self.nonce, self._target, spec.bind, self._deadline, spec.retry)
             return
-        if spec.kind == "http":
-            self._reader = HttpReader(spec.method)
-            request = http_request(spec, self._nonce)
-        else:
-            request = request_line(self._nonce)
-        stream = TcpExchange(self._network, request, self._reader, self._exchanged)
+        request, self._reader = opening(spec, self.nonce)
+        try:
+            stream = connection(self._network, spec, request, self._reader, self._exchanged)
+        except (OSError, ValueError) as error:
+            self._report(Outcome("not-run", "tls", f"tls: {error}"))
+            return
         self._step = stream
-        stream.start(self._nonce, self._target, spec.bind)
+        stream.start(self.nonce, self._target, spec.bind, spec.mark)
 
     def _take_datagram(self, data: bytes) -> bool:
         self._reader.feed(data)
         return True
 
     def _exchanged(self, outcome: Outcome) -> None:
-        source = self._step.source if isinstance(self._step, (TcpExchange, UdpExchange)) else ""
+        step = self._step
+        if outcome is ANSWERED and self.spec.kind == "tls" and isinstance(step, TlsExchange):
+            outcome = Outcome("answered", "done", step.describe())
+        self._conclude(outcome, step.source if isinstance(step, (TcpExchange, UdpExchange)) else "")
+
+    def end_turn(self, outcome: Outcome, source: str) -> None:
+        """End, and leave the shared connection to the next."""
+        self._step = None
+        self._conclude(outcome, source)
+
+    def _conclude(self, outcome: Outcome, source: str) -> None:
         reader = self._reader
-        if isinstance(reader, HttpReader):
-            if outcome is not ANSWERED:
-                self._report(outcome, source, server=reader.server)
-                return
-            text = reader.body.decode("latin-1")
-            mark = read_mark(reader.mark or text)
-            if reader.problem:
-                outcome = Outcome("answered", "done", reader.problem)
-            self._report(outcome, source, body=text[:MAX_BODY], mark=mark, status=reader.status, server=reader.server)
-        elif outcome is ANSWERED:
-            mark = read_answer_line(reader.line)
-            self._report(outcome, source, body=reader.line.decode("latin-1")[:MAX_BODY], mark=mark)
-        else:
-            self._report(outcome, source)
+        if outcome.signal != "answered":
+            self._report(outcome, source, server=reader.server if isinstance(reader, HttpReader) else "")
+            return
+        answer = reader.answer()
+        if answer.closed:
+            outcome = Outcome("closed", "request", answer.detail)
+        elif answer.detail:
+            outcome = Outcome("answered", "done", answer.detail)
+        self._report(outcome, source, body=answer.body[:MAX_BODY], mark=answer.mark, status=answer.status, server=answer.server)
 
     def _expire(self) -> None:
         step = self._step
@@ -157,10 +183,12 @@ class Attempt:
         try:
             # What lies in the socket came in time, and what was sent late has had no time to be answered: a loop that was
             # busy or starved must not make silence of it.
-            if step.look(self._deadline):
-                if self._done is not None:
-                    self._deadline = loop.time() + self._spec.timeout
-                    self._timer = loop.call_at(self._deadline, self._expire)
+            late = step.look(self._deadline)
+            if self._done is None:
+                return
+            if late:
+                self._deadline = loop.time() + self.spec.timeout
+                self._timer = loop.call_at(self._deadline, self._expire)
                 return
             step.expire()
         except Exception as error:  # boundary: a probe never raises, and one that did would hang its round
@@ -187,15 +215,15 @@ class Attempt:
         self._under_way.discard(self)
         signal, stage, detail = outcome
         backend = boot = ""
-        if mark is not None and mark.nonce == self._nonce:
+        if mark is not None and mark.nonce == self.nonce:
             backend, boot = mark.pod, mark.boot
         elif signal == "answered" and not detail:
-            detail = "answer carries no mark of an agent" if mark is None else "answer carries another nonce"
+            detail = UNMARKED if mark is None else FOREIGN_NONCE
         target = self._target
         done(
             {
-                "attempt": self._spec.attempt,
-                "nonce": self._nonce,
+                "attempt": self.spec.attempt,
+                "nonce": self.nonce,
                 "sent": self._sent,
                 "ended": monotonic(),
                 "signal": signal,
@@ -210,25 +238,3 @@ class Attempt:
                 "boot": boot,
             }
         )
-
-
-def http_request(spec: Spec, nonce: str) -> bytes:
-    """Return the request that an HTTP probe sends: the spec's own headers as they are, ours where it has none."""
-    given = {name.lower() for name, _ in spec.headers} if spec.headers else ()
-    lines = [f"{spec.method} {spec.path} HTTP/1.1"]
-    if "host" not in given:
-        lines.append(f"Host: {spec.host if spec.host is not None else _authority(spec)}")
-    lines += [f"{name}: {value}" for name, value in spec.headers]
-    lines.append(f"{NONCE_HEADER}: {nonce}")
-    if "user-agent" not in given:
-        lines.append(f"User-Agent: {SERVER_NAME}")
-    if "connection" not in given:
-        lines.append("Connection: close")
-    if spec.method in _WITH_CONTENT and "content-length" not in given:
-        lines.append("Content-Length: 0")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _authority(spec: Spec) -> str:
-    address = f"[{spec.address}]" if ":" in spec.address else spec.address
-    return f"{spec.name or address}:{spec.port}"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one connection or one datagram meets on the wire: a state machine per socket, driven by the poller.
+"""What one TCP connection meets on the wire: a state machine per socket, driven by the poller.
 
-What is sent, and what the answer is worth, is for `prober` and `lookup`; so is the time limit.
+What is sent, and what the answer is worth, is for `attempt` and `lookup`; so is the time limit. TLS is put around it by
+`tlsexchange`; datagrams are for `udpexchange`.
 
 Why TCP probes end in a reset (SO_LINGER 0). The side that closes first keeps the connection in TIME_WAIT for 60 s: at the
 server that is 300,000 entries at 5,000 probes/s, and at the client it holds one of 28,232 source ports, gone after 6 s. Nothing
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in Python's socket module
+_SO_MARK = 36  # asm-generic/socket.h; in Python's socket module where it was built with it
 _RECEIVE = 65536
-_RESEND_AFTER = (0.2, 0.4, 0.8)  # seconds between datagrams: 0.2, 0.6 and 1.4 after the first
-_PORT_TRIES = 16
 _CLOSED = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 
 
@@ -58,9 +58,11 @@ ANSWERED = Outcome("answered", "done")
 
 
 class TcpExchange:
-    """Connect, send a request and read its answer."""
+    """Connect, send a request and read its answer, sending what the reader replies on the way."""
 
-    __slots__ = ("_done", "_moved", "_network", "_reader", "_request", "_socket", "_stage", "source")
+    _next_stage = "request"  # behind "connect"
+
+    __slots__ = ("_broken", "_done", "_moved", "_network", "_reader", "_request", "_socket", "_stage", "source")
 
     def __init__(self, network: Network, request: bytes, reader: Reader, done: Callable[[Outcome], None]) -> None:
         self._network = network
@@ -69,10 +71,11 @@ class TcpExchange:
         self._done: Callable[[Outcome], None] | None = done
         self._socket: socket.socket | None = None
         self._stage = "connect"
+        self._broken = False  # nothing more can be sent
         self._moved = network.loop.time()  # when it began, and then when it sent
         self.source = ""
 
-    def start(self, nonce: str, target: tuple[str, int], bind: str | None) -> None:
+    def start(self, nonce: str, target: tuple[str, int], bind: str | None, mark: int | None = None) -> None:
         """Connect; the exchange may end before this returns."""
         network = self._network
         family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
@@ -81,6 +84,8 @@ class TcpExchange:
             self._socket = sock
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             errqueue.enable(sock)
+            if mark is not None:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
             if bind is not None:
                 # The port is chosen at connect, where one that is busy towards another target will do.
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
@@ -128,13 +133,13 @@ class TcpExchange:
             # the kernel itself would go on for a second, until the next SYN.
             error = errqueue.read(self._socket)
             if error is not None:
-                self.end(_icmp(error, self._stage))
+                self.end(icmp(error, self._stage))
                 return
         if self._request:
             self._send()
             if self._done is not None:
                 self._network.poller.change(self._socket.fileno(), self._wanted())
-        if self._stage == "request":
+        if self._stage != "connect":
             self._receive()
 
     def _wanted(self) -> int:
@@ -150,11 +155,25 @@ class TcpExchange:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(error.errno or 0)
+            self._refused(error.errno or 0)
             return
-        self._stage = "request"
+        if self._stage == "connect":
+            self._stage = self._next_stage
         self._moved = self._network.loop.time()
         self._request = self._request[count:]
+
+    def _refused(self, number: int) -> None:
+        # Who answers before all has come, and closes, resets the connection behind the answer: that lies here all the same.
+        self._broken = True
+        while self._socket is not None and self._stage != "connect":
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except OSError:
+                break
+            if not data:
+                break
+            self._received(data)
+        self._fail(number)
 
     def _receive(self) -> None:
         if self._socket is None:
@@ -166,144 +185,46 @@ class TcpExchange:
         except OSError as error:
             self._fail(error.errno or 0)
             return
-        if self._reader.feed(data) if data else self._reader.end():
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader.feed(data) if data else reader.end():
             self.end(ANSWERED)
         elif not data:
             self.end(Outcome("closed", self._stage, "EOF"))
+        elif reader.reply:
+            self._push(reader.reply)
+
+    def _push(self, data: bytes) -> None:
+        """Send more, on a connection that was open when last something was sent."""
+        if self._broken:
+            return
+        self._request += data
+        self._send()
+        if self._request and self._socket is not None:
+            self._network.poller.change(self._socket.fileno(), self._wanted())
 
     def _fail(self, number: int) -> None:
         error = None if self._socket is None else errqueue.read(self._socket)
         if error is not None:
-            self.end(_icmp(error, self._stage))
-        elif number in _CLOSED or (self._stage == "request" and number != errno.ETIMEDOUT):
+            self.end(icmp(error, self._stage))
+        elif number in _CLOSED or (self._stage != "connect" and number != errno.ETIMEDOUT):
             self.end(Outcome("closed", self._stage, _name(number)))
         elif number == errno.ETIMEDOUT:
             self.end(Outcome("timeout", self._stage))
         else:
-            self.end(_refusal(number, self._stage))
+            self.end(refusal(number, self._stage))
 
 
-class UdpExchange:
-    """Send one datagram, again where that is wished, and take the first one that is an answer."""
-
-    __slots__ = ("_accept", "_done", "_moved", "_network", "_request", "_resend", "_socket", "source")
-
-    def __init__(
-        self, network: Network, request: bytes, accept: Callable[[bytes], bool], done: Callable[[Outcome], None]
-    ) -> None:
-        self._network = network
-        self._request = request
-        self._accept = accept
-        self._done: Callable[[Outcome], None] | None = done
-        self._socket: socket.socket | None = None
-        self._resend: asyncio.TimerHandle | None = None
-        self._moved = network.loop.time()
-        self.source = ""
-
-    def start(self, nonce: str, target: tuple[str, int], bind: str | None, until: float, retry: bool) -> None:
-        """Send from a fresh port, used `until` then at most; the exchange may end before this returns."""
-        network = self._network
-        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        try:
-            sock = network.open_socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
-            self._socket = sock
-            errqueue.enable(sock)
-            if not self._bind(sock, target, bind, until):
-                self.end(Outcome("not-run", "request", "no fresh UDP source port"))
-                return
-            sock.connect(target)
-            address = sock.getsockname()
-            self.source = f"{address[0]} {address[1]}"
-            if network.on_sent is not None:
-                network.on_sent(nonce, "UDP", address[0], address[1], target[0], target[1])
-            sock.send(self._request)
-        except OSError as error:
-            self._fail(error.errno or 0)
-            return
-        network.poller.add(sock.fileno(), READABLE, self._ready)
-        if retry:
-            self._resend = network.loop.call_later(_RESEND_AFTER[0], self._send_again, 1)
-
-    def look(self, deadline: float) -> bool:
-        """Look once more at the socket, and return whether the exchange ended so or began only after the deadline."""
-        self._ready(FAILED)
-        return self._done is None or self._moved >= deadline
-
-    def expire(self) -> None:
-        """End because time is up."""
-        self.end(Outcome("silence", "request"))
-
-    def end(self, outcome: Outcome) -> None:
-        """Close the socket and report, once."""
-        done, self._done = self._done, None
-        if self._resend is not None:
-            self._resend.cancel()
-            self._resend = None
-        if self._socket is not None:
-            self._network.poller.forget(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-        if done is not None:
-            done(outcome)
-
-    def _bind(self, sock: socket.socket, target: tuple[str, int], bind: str | None, until: float) -> bool:
-        address = bind or ("::" if ":" in target[0] else "0.0.0.0")
-        for _ in range(_PORT_TRIES):
-            port = self._network.source_ports.take(target, self._network.loop.time(), until)
-            if port is None:
-                return False
-            try:
-                sock.bind((address, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    continue  # another exchange, towards another target, has it
-                raise
-            return True
-        return False
-
-    def _ready(self, events: int) -> None:
-        if self._socket is None:
-            return
-        if events & FAILED:
-            error = errqueue.read(self._socket)
-            if error is not None:
-                self.end(_icmp(error, "request"))
-                return
-        accepted = False
-        while not accepted:
-            try:
-                accepted = self._accept(self._socket.recv(_RECEIVE))
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._fail(error.errno or 0)
-                return
-        self.end(ANSWERED)
-
-    def _send_again(self, count: int) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._socket.send(self._request)
-        except OSError as error:
-            self._fail(error.errno or 0)
-            return
-        if count < len(_RESEND_AFTER):
-            self._resend = self._network.loop.call_later(_RESEND_AFTER[count], self._send_again, count + 1)
-        else:
-            self._resend = None
-
-    def _fail(self, number: int) -> None:
-        error = None if self._socket is None else errqueue.read(self._socket)
-        self.end(_icmp(error, "request") if error is not None else _refusal(number, "request"))
-
-
-def _icmp(error: errqueue.Icmp, stage: str) -> Outcome:
+def icmp(error: errqueue.Icmp, stage: str) -> Outcome:
+    """Return the outcome that an ICMP error is."""
     # An ICMP port unreachable is how a host without a listener (and kube-proxy without an endpoint) refuses.
     return Outcome("refused" if error.port_unreachable else "icmp", stage, str(error))
 
 
-def _refusal(number: int, stage: str) -> Outcome:
+def refusal(number: int, stage: str) -> Outcome:
+    """Return the outcome that an errno is, of a socket without a connection."""
     return Outcome("refused" if number == errno.ECONNREFUSED else "not-run", stage, _name(number))
 
 

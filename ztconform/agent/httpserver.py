@@ -15,6 +15,8 @@ from .wire import SERVER_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .listeners import Session
+
 MAX_HEAD = 65536
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])")
@@ -22,7 +24,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(r"[0-9]{1,15}")  # longer than that is an attack on int()
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_BODILESS = (204, 304)
+BODILESS = (204, 304)
 
 
 class Request(NamedTuple):
@@ -41,6 +43,8 @@ class Reply(NamedTuple):
     body: bytes
     content_type: str = "application/json"
     body_header: str = ""  # the header that takes the body where the answer may have none
+    headers: tuple[tuple[str, str], ...] = ()
+    session: Session | None = None  # what takes over the connection behind a 101
 
 
 class Malformed(ValueError):
@@ -54,7 +58,7 @@ class Malformed(ValueError):
 class HttpSession:
     """Answer the requests of one connection, in order, one or many at a time."""
 
-    __slots__ = ("_answer", "_buffer", "_last", "_respond", "_unread", "closing")
+    __slots__ = ("_answer", "_buffer", "_last", "_next", "_respond", "_session", "_unread", "closing")
 
     def __init__(self, respond: Callable[[Request], Reply]) -> None:
         self._respond = respond
@@ -62,10 +66,14 @@ class HttpSession:
         self._unread = 0  # bytes of a request's body that are still to come
         self._answer = b""  # for when they have come
         self._last = False  # whether the connection ends behind it
+        self._next: Session | None = None  # what takes over the connection behind it
+        self._session: Session | None = None  # what has taken it over
         self.closing = False
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes that came in and return those to send; `closing` says whether the connection ends behind them."""
+        if self._session is not None:
+            return self._hand_on(self._session, data)
         self._buffer += data
         out = []
         try:
@@ -74,10 +82,19 @@ class HttpSession:
                 self.closing = self._last
                 if self.closing:
                     break
+                self._session = self._next
+                if self._session is not None:
+                    out.append(self._hand_on(self._session, bytes(self._buffer)))
+                    break
         except Malformed as error:
             self.closing = True
             out.append(_encode(Reply(error.status, b"", "text/plain"), "close"))
         return b"".join(out)
+
+    def _hand_on(self, session: Session, data: bytes) -> bytes:
+        out = session.feed(data)
+        self.closing = session.closing
+        return out
 
     def _advance(self) -> bool:
         if not self._unread:
@@ -101,8 +118,13 @@ class HttpSession:
         # The request counts as seen with its head: a body held back on the way must not hide that the head came through.
         reply = self._respond(request)
         self._last = "close" in wishes if request.minor else "keep-alive" not in wishes
+        self._next = reply.session
+        if reply.session is not None:
+            self._last = False
+            self._answer = _encode(reply, "Upgrade", bodiless=True)
+            return
         connection = "close" if self._last else "keep-alive"
-        self._answer = _encode(reply, connection, bodiless=request.method == "HEAD" or reply.status in _BODILESS)
+        self._answer = _encode(reply, connection, bodiless=request.method == "HEAD" or reply.status in BODILESS)
 
 
 def read_head(head: str) -> Request:
@@ -134,25 +156,11 @@ def body_length(request: Request) -> int:
     return int(length)
 
 
-def last_element(value: str) -> str | None:
-    """Return the last element of a comma-separated header whose commas may stand in quotes; None for an empty one."""
-    start = 0
-    quoted = escaped = False
-    for at, character in enumerate(value):
-        if escaped:
-            escaped = False
-        elif quoted and character == "\\":
-            escaped = True
-        elif character == '"':
-            quoted = not quoted
-        elif character == "," and not quoted:
-            start = at + 1
-    return value[start:].strip() or None
-
-
 def _encode(reply: Reply, connection: str, bodiless: bool = False) -> bytes:
     phrase = _PHRASES.get(reply.status, "")
     head = f"HTTP/1.1 {reply.status} {phrase}\r\nServer: {SERVER_NAME}\r\nConnection: {connection}\r\n"
+    for name, value in reply.headers:
+        head += f"{name}: {value}\r\n"
     if bodiless:
         if reply.body_header:
             head += f"{reply.body_header}: {reply.body.decode('latin-1')}\r\n"

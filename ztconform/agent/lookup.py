@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a name's addresses are: asked of one resolver with a search list, by UDP and, where that is cut off, by TCP.
 
-Sockets are driven by `exchange`, messages read by `dns`; the time limit is the prober's.
+Sockets are driven by `exchange` and `udpexchange`, messages read by `dns`; the time limit is the prober's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import dns
-from .exchange import Network, Outcome, TcpExchange, UdpExchange
+from .exchange import Network, Outcome, TcpExchange
 from .readers import FrameReader
+from .udpexchange import UdpExchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

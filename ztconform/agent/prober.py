@@ -16,6 +16,7 @@ from .exchange import Network
 from .poller import Poller
 from .sourceports import SourcePorts
 from .spec import Spec, SpecError, read_spec
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,14 +41,39 @@ class Prober:
         self._under_way: set[Attempt] = set()
 
     def start(self, fields: Mapping[str, Any], done: Done) -> None:
-        """Send one probe and call back with its observation, possibly before this returns; never raises."""
-        try:
-            spec = read_spec(fields)
-        except Exception as error:  # boundary: whatever is wrong with a spec becomes an observation
-            detail = f"spec: {error}" if isinstance(error, SpecError) else f"spec: {error!r}"
-            done(_unsent(fields, detail))
+        """Send one probe and call back with its observation, possibly before this returns; never raises.
+
+        One that shares its connection is refused: only `start_in_turn` knows with whom.
+        """
+        spec = _read(fields, done)
+        if spec is None:
+            return
+        if spec.connection:
+            done(_unsent(fields, f"spec: connection {spec.connection!r} is for probes that are sent together"))
             return
         self.send(spec, spec.nonce or secrets.token_hex(8), done)
+
+    def start_in_turn(self, probes: Sequence[tuple[Mapping[str, Any], Done]]) -> None:
+        """Send probes over one connection, each when the last was answered, and call back as `start` does; never raises.
+
+        They differ in nothing that makes a connection: kind, address, port, bind, tls and mark.
+        """
+        attempts: list[Attempt] = []
+        for fields, done in probes:
+            spec = _read(fields, done)
+            if spec is None:
+                continue
+            if attempts and _connecting(spec) != _connecting(attempts[0].spec):
+                done(_unsent(fields, f"spec: connection {spec.connection!r} was begun with another kind, target or way to it"))
+                continue
+            attempts.append(Attempt(self._network, spec, spec.nonce or secrets.token_hex(8), done, self._under_way))
+        if not attempts:
+            return
+        try:
+            Turns(self._network, attempts).start()
+        except Exception as error:  # boundary: the socket factory is foreign code, and a probe never raises
+            for attempt in attempts:
+                attempt.abandon(repr(error))
 
     def send(self, spec: Spec, nonce: str, done: Done) -> None:
         """Send a spec that was read before, under a nonce of its own."""
@@ -62,7 +88,7 @@ class Prober:
         return (await self.probe_all([fields]))[0]
 
     async def probe_all(self, specs: Sequence[Mapping[str, Any]]) -> list[Observation]:
-        """Send probes side by side and return their observations in the same order."""
+        """Send probes and return their observations in the same order: side by side, save those that share a connection."""
         observations: list[Any] = [None] * len(specs)
         missing = len(specs)
         complete = self._network.loop.create_future()
@@ -77,8 +103,15 @@ class Prober:
 
             return done
 
+        shared = _by_connection(specs)
         for at, fields in enumerate(specs):
-            self.start(fields, collect(at))
+            together = shared.get(at, ())
+            if together is None:
+                continue  # sent with the first on its connection
+            if together:
+                self.start_in_turn([(specs[other], collect(other)) for other in together])
+            else:
+                self.start(fields, collect(at))
             if at % _SIDE_BY_SIDE == _SIDE_BY_SIDE - 1:
                 await asyncio.sleep(0)
         if specs:
@@ -90,6 +123,35 @@ class Prober:
         for attempt in tuple(self._under_way):
             attempt.abandon("the prober was closed")
         self._network.poller.close()
+
+
+def _read(fields: Mapping[str, Any], done: Done) -> Spec | None:
+    try:
+        return read_spec(fields)
+    except Exception as error:  # boundary: whatever is wrong with a spec becomes an observation
+        done(_unsent(fields, f"spec: {error}" if isinstance(error, SpecError) else f"spec: {error!r}"))
+        return None
+
+
+def _connecting(spec: Spec) -> tuple[Any, ...]:
+    return spec.kind, spec.address, spec.port, spec.bind, spec.tls, spec.mark, spec.connection
+
+
+def _by_connection(specs: Sequence[Mapping[str, Any]]) -> dict[int, list[int] | None]:
+    """Return, at the place of the first probe on each connection, the places of all of them, and None at the others'."""
+    first: dict[str, int] = {}
+    places: dict[int, list[int] | None] = {}
+    for at, fields in enumerate(specs):
+        name = fields.get("connection") if isinstance(fields, dict) else None
+        if not name or not isinstance(name, str):
+            continue
+        together = places.get(first.setdefault(name, at))
+        if together is None:
+            places[at] = [at]
+        else:
+            together.append(at)
+            places[at] = None
+    return places
 
 
 def _unsent(fields: Mapping[str, Any], detail: str) -> Observation:

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When an answer on a TCP connection is complete, and what it says: HTTP, a line, a DNS message.
+"""When an answer on a TCP connection is complete, and what it says: HTTP/1, a line, a DNS message.
 
-Bytes come from `exchange`; whose answer it is, `prober` finds out by the mark.
+Bytes come from `exchange`; whose answer it is, `attempt` finds out by the mark. HTTP/2 is read in `http2client`, WebSocket in
+`websocket`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .wire import MARK_HEADER
+from .wire import MARK_HEADER, read_answer_line, read_mark
 
+if TYPE_CHECKING:
+    from .wire import Mark
+
+SWITCHING = 101  # the last answer in HTTP/1 on its connection
 MAX_ANSWER = 1 << 20  # bytes; who answers more has answered
 
 _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-9][0-9][0-9])(?: .*)?")
@@ -18,8 +23,23 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
 
+class Answer(NamedTuple):
+    """Say what an answer was worth."""
+
+    detail: str = ""
+    mark: Mark | None = None
+    body: str = ""
+    status: int | None = None
+    server: str = ""
+    closed: bool = False  # it was no answer: the server gave up the request, as the detail says
+
+
 class Reader(Protocol):
     """Collect an answer."""
+
+    @property
+    def reply(self) -> bytes:
+        """Return what the last `feed` leaves to be sent at once."""
 
     def feed(self, data: bytes) -> bool:
         """Take bytes and return whether the answer is complete."""
@@ -28,11 +48,44 @@ class Reader(Protocol):
         """Take the end of the connection and return whether the answer is complete with it."""
 
 
+class AnswerReader(Reader, Protocol):
+    """Collect an answer to a probe."""
+
+    @property
+    def reusable(self) -> bool:
+        """Return whether another request may follow on the connection."""
+
+    def answer(self) -> Answer:
+        """Return what the answer, once complete, was worth."""
+
+
+class NoReader:
+    """Expect nothing."""
+
+    reply = b""
+    reusable = False
+
+    def feed(self, data: bytes) -> bool:
+        return False
+
+    def end(self) -> bool:
+        return False
+
+    def answer(self) -> Answer:
+        return Answer()
+
+
 class LineReader:
     """Collect one line."""
 
+    reply = b""
+    reusable = False
+
     def __init__(self) -> None:
         self.line = b""
+
+    def answer(self) -> Answer:
+        return Answer(mark=read_answer_line(self.line), body=self.line.decode("latin-1"))
 
     def feed(self, data: bytes) -> bool:
         self.line += data
@@ -44,6 +97,8 @@ class LineReader:
 
 class FrameReader:
     """Collect one length-prefixed DNS message."""
+
+    reply = b""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -63,7 +118,10 @@ class FrameReader:
 class HttpReader:
     """Collect one HTTP/1.1 answer, passing over interim ones."""
 
-    __slots__ = ("_body_at", "_buffer", "_chunked", "_headless", "_length", "body", "mark", "problem", "server", "status")
+    __slots__ = ("_body_at", "_buffer", "_chunked", "_headless", "_length", "_persists", "body", "key", "mark", "problem",
+                 "server", "status")  # fmt: skip
+
+    reply = b""
 
     def __init__(self, method: str) -> None:
         self._buffer = b""
@@ -71,11 +129,26 @@ class HttpReader:
         self._body_at = -1  # -1: the head is not complete
         self._length: int | None = None  # None: the body ends with the connection, or with its last chunk
         self._chunked = False
+        self._persists = True  # whether the connection outlives the answer
         self.status: int | None = None
         self.server = ""
-        self.mark = ""  # from the header; the body's is for who knows that there is one
+        self.mark = ""  # from the header
+        self.key = ""  # from the header with which a server accepts a WebSocket
         self.body = b""
         self.problem = ""  # why the answer is no HTTP answer
+
+    @property
+    def reusable(self) -> bool:
+        return self._persists and not self.problem and (self._chunked or self._length is not None)
+
+    @property
+    def rest(self) -> bytes:
+        """Return what came behind a head without a body."""
+        return self._buffer[self._body_at :]
+
+    def answer(self) -> Answer:
+        text = self.body.decode("latin-1")
+        return Answer(self.problem, read_mark(self.mark or text), text, self.status, self.server)
 
     def feed(self, data: bytes) -> bool:
         self._buffer = self._buffer + data if self._buffer else data
@@ -85,7 +158,7 @@ class HttpReader:
                 return self._unlike_http() or self._too_long()
             if not self._read_head(self._buffer[:end].decode("latin-1")):
                 return self._refuse("answer is not HTTP")
-            if self.status is not None and self.status < 200:
+            if self.status is not None and self.status < 200 and self.status != SWITCHING:
                 self._buffer = self._buffer[end + 4 :]
             else:
                 self._body_at = end + 4
@@ -103,6 +176,7 @@ class HttpReader:
         if match is None:
             return False
         self.status = int(match.group(1))
+        self._persists = lines[0].startswith("HTTP/1.1")
         for line in lines[1:]:
             name, _, value = line.partition(":")
             name = name.lower()
@@ -116,7 +190,11 @@ class HttpReader:
                 self.server = value.strip()
             elif name == MARK_HEADER:
                 self.mark = value.strip()
-        if self._headless or self.status in (204, 304):
+            elif name == "connection":
+                self._persists = self._persists and value.strip().lower() != "close"
+            elif name == "sec-websocket-accept":
+                self.key = value.strip()
+        if self._headless or self.status in (SWITCHING, 204, 304):
             self._length, self._chunked = 0, False
         return True
 

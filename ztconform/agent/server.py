@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a workload's pod serves: HTTP, TCP and UDP on its ports, and its health on a port that no policy names.
+"""What a workload's pod serves: HTTP, gRPC, TCP and UDP on its ports, and its health on a port that no policy names.
 
-What reached it is kept by the witness; how bytes arrive is for `listeners`, DNS for `nameserver`.
+What reached it is kept by the witness, and whom a proxy named as its sender is for `xfcc`; how bytes arrive is for `listeners`,
+DNS for `nameserver`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .httpserver import HttpSession, Reply, Request, last_element
+from . import websocket, xfcc
+from .http2server import Http2Reply, Http2Session, call, plain
+from .httpserver import HttpSession, Reply, Request
 from .listeners import ANY, Listeners
 from .wire import (
     HEALTH_PORT,
@@ -24,14 +27,13 @@ from .wire import (
 from .witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .wire import OpenSocket
+    from .wire import Mark, OpenSocket
 
 _STATUS = re.compile(r"/status/([2-5][0-9][0-9])(?:[?].*)?")
-_IDENTITY_HEADER = "x-forwarded-client-cert"
-_SPOKEN = (("TCP", "http"), ("TCP", "tcp"), ("UDP", "udp"))
+_SPOKEN = (("TCP", "http"), ("TCP", "http2"), ("TCP", "grpc"), ("TCP", "tcp"), ("UDP", "udp"))
 
 
 class Server:
@@ -89,6 +91,10 @@ class Server:
             raise AgentError(f"port {dict(port)} of {self.witness.pod} is not one that the agent serves: {spoken}")
         if app == "http":
             listeners.listen(number, self._new_http_session)
+        elif app == "http2":
+            listeners.listen(number, self._new_http2_session)
+        elif app == "grpc":
+            listeners.listen(number, self._new_grpc_session)
         elif app == "tcp":
             listeners.listen(number, self._new_line_session)
         else:
@@ -97,21 +103,55 @@ class Server:
     def _new_http_session(self, peer: str) -> HttpSession:
         return HttpSession(lambda request: self._answer_request(request, peer))
 
+    def _new_http2_session(self, peer: str) -> Http2Session:
+        def respond(request: Request) -> Callable[[bytes], Http2Reply]:
+            reply = plain(self._answer(request, self._record(request, peer)), request.method)
+            return lambda _body: reply
+
+        return Http2Session(respond)
+
+    def _new_grpc_session(self, peer: str) -> Http2Session:
+        def respond(request: Request) -> Callable[[bytes], Http2Reply]:
+            mark = self._record(request, peer) if _nonce(request) else None
+            return call(lambda message: answer_line(mark or self._record(request, peer, read_request_line(message))))
+
+        return Http2Session(respond)
+
     def _new_line_session(self, peer: str) -> _LineSession:
         return _LineSession(self.witness, peer)
 
     def _answer_request(self, request: Request, peer: str) -> Reply:
-        nonce = read_nonce(request.headers.get(NONCE_HEADER, ""))
-        # A sidecar appends to the header, so only its last element is what the last hop vouches for.
-        identity = last_element(request.headers.get(_IDENTITY_HEADER, ""))
-        mark = self.witness.record(nonce, request.method, request.path, peer, identity)
+        reply = self._answer(request, mark := self._record(request, peer))
+        if reply.status != 200 or not websocket.wished(request.headers):
+            return reply
+        key = websocket.offered_key(request.headers)
+        if not key:
+            return Reply(400, b"", "text/plain")
+
+        def record(nonce: str) -> Mark:
+            # A probe's message has the nonce of its handshake, and both are one sighting.
+            return mark if nonce and nonce == mark.nonce else self._record(request, peer, nonce)
+
+        headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Accept", websocket.accept_key(key)))
+        return Reply(101, b"", headers=headers, session=websocket.WebSocketSession(record))
+
+    def _answer(self, request: Request, mark: Mark) -> Reply:
         status = _STATUS.fullmatch(request.path)
         return Reply(int(status.group(1)) if status else 200, mark.encode(), body_header=MARK_HEADER)
+
+    def _record(self, request: Request, peer: str, nonce: str | None = None) -> Mark:
+        nonce = _nonce(request) if nonce is None else nonce
+        identity = xfcc.identity(request.headers.get(xfcc.HEADER, ""))
+        return self.witness.record(nonce, request.method, request.path, peer, identity)
 
     def _answer_datagram(self, data: bytes, peer: str) -> bytes:
         nonce = read_request_line(data)
         mark = self.witness.record(nonce, "UDP", "", peer)
         return answer_line(mark) if nonce else b""
+
+
+def _nonce(request: Request) -> str:
+    return read_nonce(request.headers.get(NONCE_HEADER, ""))
 
 
 class _LineSession:

@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-KINDS = ("tcp", "udp", "http", "dns")
+KINDS = ("tcp", "udp", "http", "http2", "grpc", "websocket", "tls", "dns")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OVER_HTTP = ("http", "http2", "grpc", "websocket")
+_REUSING = ("http", "http2", "grpc")
 _NO_LINE = re.compile(r"[\r\n\x00]")
 
 
 class SpecError(ValueError):
     """Say which field of a spec cannot be sent."""
+
+
+class Tls(NamedTuple):
+    """Hold how a probe speaks TLS itself; nobody's certificate is verified."""
+
+    chain: str | None = None  # PEM: the client's certificate, and those behind it
+    key: str | None = None  # PEM
+    alpn: tuple[str, ...] = ("istio",)
+    server_name: str | None = None
+    settle: float = 0.03  # seconds after a handshake of TLS 1.3 in which the server may still refuse the certificate
 
 
 class Spec(NamedTuple):
@@ -45,6 +57,10 @@ class Spec(NamedTuple):
     search: tuple[str, ...] = ()
     family: int = 4  # which addresses a name is asked for
     retry: bool = False  # send a datagram again where nothing comes; only for probes that are expected to pass
+    tls: Tls | None = None  # kind "tls" has the defaults where this is None
+    raw: str | None = None  # latin-1; kind "http" sends it with its {nonce} replaced, and `method` says how to read the answer
+    mark: int | None = None  # SO_MARK of the TCP connection; that of a name's resolution has none
+    connection: str = ""  # probes of one call with the same name go over one connection, each when the last was answered
 
 
 def read_spec(fields: Mapping[str, Any]) -> Spec:
@@ -59,10 +75,13 @@ def read_spec(fields: Mapping[str, Any]) -> Spec:
     for name in ("headers", "resolver", "search"):
         if name in known:
             known[name] = _frozen(name, known[name])
+    if known.get("tls") is not None:
+        known["tls"] = _read_tls(known["tls"])
     spec = Spec(**known)
     _check_types(spec)
     _check_target(spec)
-    if spec.kind == "http":
+    _check_connection(spec)
+    if spec.kind in _OVER_HTTP:
         _check_http(spec)
     return spec
 
@@ -78,7 +97,7 @@ def _frozen(name: str, value: Any) -> tuple[Any, ...]:
 def _check_types(spec: Spec) -> None:
     if spec.kind not in KINDS:
         raise SpecError(f"kind {spec.kind!r} is none of {', '.join(KINDS)}")
-    for name in ("address", "attempt", "nonce", "method", "path", "name"):
+    for name in ("address", "attempt", "nonce", "method", "path", "name", "connection"):
         if not isinstance(getattr(spec, name), str):
             raise SpecError(f"{name} is not text")
     if spec.nonce and not read_nonce(spec.nonce):
@@ -113,6 +132,38 @@ def _check_target(spec: Spec) -> None:
             dns.encode_name(name)
     except dns.DnsError as error:
         raise SpecError(f"a name to ask for: {error}") from None
+
+
+def _check_connection(spec: Spec) -> None:
+    if spec.mark is not None and (not isinstance(spec.mark, int) or isinstance(spec.mark, bool) or not 0 < spec.mark < 1 << 31):
+        raise SpecError(f"mark {spec.mark!r} is not between 1 and 2147483647")
+    if spec.kind in ("udp", "dns") and (spec.mark is not None or spec.tls is not None):
+        raise SpecError(f"kind {spec.kind} takes neither mark nor tls, which are a TCP connection's")
+    if spec.connection and (spec.kind not in _REUSING or spec.name):
+        raise SpecError(f"connection is for the kinds {', '.join(_REUSING)}, dialled by address")
+    if spec.raw is not None and (spec.kind != "http" or not isinstance(spec.raw, str) or not _is_latin1(spec.raw)):
+        raise SpecError("raw is latin-1 text, and for kind http")
+    if spec.kind == "websocket" and spec.method != "GET":
+        raise SpecError(f"method {spec.method!r} opens no WebSocket")
+
+
+def _read_tls(fields: Any) -> Tls:
+    if not isinstance(fields, dict) or not fields.keys() <= set(Tls._fields):
+        raise SpecError(f"tls is not an object of {', '.join(Tls._fields)}")
+    known = dict(fields)
+    if "alpn" in known:
+        known["alpn"] = tuple(known["alpn"]) if isinstance(known["alpn"], (list, tuple)) else known["alpn"]
+    tls = Tls(**known)
+    if not isinstance(tls.alpn, tuple) or not all(isinstance(n, str) and n.isascii() and 0 < len(n) < 256 for n in tls.alpn):
+        raise SpecError("tls.alpn is not a list of names")
+    for name in ("chain", "key", "server_name"):
+        if not isinstance(getattr(tls, name), (str, type(None))):
+            raise SpecError(f"tls.{name} is not text")
+    if (tls.chain is None) != (tls.key is None):
+        raise SpecError("tls.chain and tls.key are given both or not at all")
+    if isinstance(tls.settle, bool) or not isinstance(tls.settle, (int, float)) or not 0 <= tls.settle <= 60:
+        raise SpecError(f"tls.settle {tls.settle!r} is not between 0 and 60 seconds")
+    return tls
 
 
 def _check_http(spec: Spec) -> None:

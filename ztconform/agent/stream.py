@@ -40,6 +40,8 @@ class Streams:
             read = [read_spec(fields) for fields in specs]
         except SpecError as error:
             raise AgentError(f"stream {stream!r}, {error}") from error
+        if any(spec.connection for spec in read):
+            raise AgentError(f"stream {stream!r}: each of its probes has a connection of its own, and takes none by name")
         self._streams[stream] = _Stream(self._prober, read, every, emit)
 
     async def stop(self, stream: str) -> None:

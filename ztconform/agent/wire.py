@@ -25,6 +25,11 @@ PREFIX = b"ZTC "
 # Above ip_local_port_range and above the UDP source ports of `sourceports`, so that no outgoing socket can hold it.
 HEALTH_PORT = 61020
 MAX_LINE = 65536
+GRPC_TYPE = "application/grpc"
+UNMARKED = "answer carries no mark of an agent"
+FOREIGN_NONCE = "answer carries another nonce"
+
+_GRPC_PREFIX = 5  # bytes: whether a message is compressed, and its length in four
 
 _NONCE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -81,6 +86,11 @@ def read_nonce(text: str) -> str:
     return text if _NONCE.fullmatch(text) else ""
 
 
+def authority(host: str, port: int) -> str:
+    """Return what a request names as its server."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def request_line(nonce: str) -> bytes:
     """Return what a TCP or UDP probe sends."""
     return PREFIX + nonce.encode("ascii") + b"\n"
@@ -101,3 +111,15 @@ def answer_line(mark: Mark) -> bytes:
 def read_answer_line(line: bytes) -> Mark | None:
     """Return the mark of a TCP or UDP answer, or None for what no agent wrote."""
     return read_mark(line[len(PREFIX) :].decode("latin-1")) if line.startswith(PREFIX) else None
+
+
+def grpc_message(content: bytes) -> bytes:
+    """Return content as an uncompressed gRPC message."""
+    return b"\0" + len(content).to_bytes(4, "big") + content
+
+
+def read_grpc_message(data: bytes) -> bytes | None:
+    """Return what the one gRPC message holds that data is; None if it is not one, or is compressed."""
+    if len(data) < _GRPC_PREFIX or data[0] or int.from_bytes(data[1:_GRPC_PREFIX], "big") != len(data) - _GRPC_PREFIX:
+        return None
+    return data[_GRPC_PREFIX:]

@@ -70,8 +70,6 @@ def read_rows(places: Sequence[Place], world: World, ids: Ids) -> tuple[Row, ...
 
 def _read_row(place: Place, world: World, ids: Ids) -> Row | None:
     _check_verdict(place)
-    if place.get("plaintext"):
-        place.fault("needs a mesh; no stack of this version can send plaintext past a meshed client's proxy", "plaintext")
     source, target = (world.find(place.at(end), text) if (text := place.get(end)) else None for end in ("from", "to"))
     port = _find_port(place, target)
     if source == RESOLVER:
@@ -95,7 +93,7 @@ def _read_row(place: Place, world: World, ids: Ids) -> Row | None:
         probe=probe,
         want=place.get("verdict"),
         by=frozenset(cast(list[Layer], [layers] if isinstance(layers, str) else layers)),
-        identity=place.get("identity"),
+        identity=_spiffe(place.get("identity")),
         control="twin" if twin else "open",
         twin=twin,
     )
@@ -161,7 +159,13 @@ def _probe(place: Place, way: _Way, world: World) -> Probe:
         path=place.get("name", _name_to_ask(way.source, world)) if way.kind == "dns" else place.get("path", "/"),
         headers=_headers(place),
         host=place.get("host"),
+        past_proxy=place.get("plaintext", False),
     )
+
+
+def _spiffe(identity: str | None) -> str | None:
+    """Return an identity as servers report it; policies name it without the scheme."""
+    return identity if identity is None or "://" in identity else f"spiffe://{identity}"
 
 
 def _headers(place: Place) -> tuple[tuple[str, str], ...]:
@@ -232,4 +236,6 @@ def _describe(probe: Probe, default: Address) -> str:
         text += f" via {probe.via}"
     if probe.address != default:
         text += f" by {probe.address}"
+    if probe.past_proxy:
+        text += " in plaintext"
     return text + (" over IPv6" if probe.family == 6 else "")

@@ -6,22 +6,26 @@ How states follow each other is in `state`, rules are made by the compilers, and
 
 import platform
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from ztconform.cluster import Facts, Resolver
 from ztconform.lab import isolation, nfnetlink, servicenat, zone
+from ztconform.lab.causes import Flight, flights, of_denial, of_drop, of_remark
 from ztconform.lab.inventory import LabPod
+from ztconform.lab.mesh.control import TTL, MeshControl, lacking
+from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.process import LabProcess
 from ztconform.lab.rounds import BYSTANDERS, DNS, base_topology, compose, read_round
 from ztconform.lab.ruleset import Table
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.services import endpoints
+from ztconform.lab.signatures import SIGNATURES
 from ztconform.lab.state import NODES, State
 from ztconform.lab.stream import LabStream
-from ztconform.lab.targets import Targets, command
+from ztconform.lab.targets import Aim, Targets, command
 from ztconform.model import (
     OUTSIDE,
     Attempt,
@@ -31,43 +35,20 @@ from ztconform.model import (
     Ref,
     Round,
     Sighting,
-    Signature,
-    Stage,
     Step,
     Topology,
 )
 from ztconform.timeouts import LAB
 
 _OWNER = "lab"  # of what every lab has: DNS and bystanders
-_NO_MESH = "the lab has no mesh yet"
-_ANY_STAGE: frozenset[Stage] = frozenset({"connect", "request"})
-SIGNATURES = (
-    Signature(
-        name="DROP",
-        layer="l34",
-        kinds=frozenset({"tcp", "http"}),
-        signal="timeout",
-        stages=frozenset[Stage]({"connect"}),
-        caused=True,
-    ),
-    Signature(name="DROP", layer="l34", kinds=frozenset({"udp", "dns"}), signal="silence", stages=_ANY_STAGE, caused=True),
-    # Administratively prohibited, and nothing else: a dead address is answered with other codes (evidence from IP_RECVERR).
-    Signature(
-        name="ICMP",
-        layer="l34",
-        kinds=frozenset({"tcp", "http", "udp", "dns"}),
-        signal="icmp",
-        stages=_ANY_STAGE,
-        detail=r"3/(9|10|13)|1/1",
-    ),
-)
+_OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run")
 
 
 class LabCluster:
     """Run a lab of two nodes; a context manager whose end removes everything."""
 
-    def __init__(self, *, baseline: Sequence[Manifest] = ()) -> None:
-        """Start the lab.
+    def __init__(self, *, baseline: Sequence[Manifest] = (), svid_ttl: float = TTL) -> None:
+        """Start the lab; identities live `svid_ttl` seconds.
 
         `baseline` are policies that every deployed namespace gets by itself, as on clusters that generate a default deny.
         Raises ClusterError, with the cure, where this machine cannot run it.
@@ -78,10 +59,12 @@ class LabCluster:
         self._loaded: dict[tuple[int, str], Table] = {}
         self._logs: dict[Ref, list[Sighting] | None] = {}
         self._owner = _OWNER
+        self._flights: dict[str, Flight] = {}  # of the last round, by nonce
         self._namespaces: dict[str, int] = {}  # pod -> the child's descriptor of its namespace
         self._ends: dict[Ref, float] = {}  # terminating workload -> when its grace is over
         self._targets = Targets()
         self._process = LabProcess(NODES)
+        self.mesh = MeshControl(self._process.prober, svid_ttl)
         try:
             self._commit(self._state.deploy(base_topology(), _OWNER))
         except BaseException:
@@ -101,10 +84,11 @@ class LabCluster:
     def facts(self) -> Facts:
         """Return what the lab is."""
         resolver = self._state.pods[DNS.pod]
+        no_mesh = lacking()
         return Facts(
             stack="lab",
-            dialects=("kubernetes",),
-            features={"l34": "", "outsider": "", "dual-stack": "", "flow-log": "", "mtls": _NO_MESH, "l7-authz": _NO_MESH},
+            dialects=("kubernetes", "istio"),
+            features=dict.fromkeys(("l34", "outsider", "dual-stack", "flow-log"), "") | dict.fromkeys(_OF_THE_MESH, no_mesh),
             versions={"linux": platform.release(), "python": ".".join(map(str, sys.version_info[:3]))},
             signatures=SIGNATURES,
             timeouts=LAB,
@@ -154,17 +138,20 @@ class LabCluster:
     def run(self, attempts: Sequence[Attempt]) -> Round:
         """Send every attempt once, side by side, with this round's vitals and bystanders."""
         self._reap()
-        composed = compose(attempts, self._state, self._targets.over(self._state, self._vips))
+        composed = compose(attempts, self._state, self._aim())
         seconds = max((s["timeout"] for s in composed.specs), default=0.0) + 30.0
         answers = self._process.prober.ask("round", specs=composed.specs, seconds=seconds)["observations"]
         round_ = read_round(composed, answers, self._state)
         self._targets.pin(attempts, round_.observations)
+        self._flights = flights(attempts, round_.observations, self._state)
         return replace(round_, foreign=self._foreign())
 
     def watch(self, attempts: Sequence[Attempt], every: float) -> LabStream:
         """Start sending every attempt each `every` seconds, for as long as the stream is open."""
-        targets = self._targets.over(self._state, self._vips)
-        return LabStream(self._process.prober, attempts, [targets.spec(a) for a in attempts], every)
+        aim = self._aim()
+        # Open loop, a probe waits for none before it: rows that share a connection in a round have one each here.
+        apart = [replace(a, probe=replace(a.probe, connection=None)) for a in attempts]
+        return LabStream(self._process.prober, attempts, [aim.spec(a) for a in apart], every)
 
     def seen(self, servers: Collection[Ref]) -> Mapping[Ref, Sequence[Sighting] | None]:
         """Return what each server has recorded, also of pods that have ended since."""
@@ -178,29 +165,26 @@ class LabCluster:
         answer = self._process.prober.ask("causes", nonces=list(nonces))
         if answer["lost"]:
             return None
-        policies = [a.policy for a in self._state.policies.values()]
-        found = []
-        for nonce, prefix in answer["events"]:
-            parsed = isolation.parse_prefix(prefix)
-            if parsed is not None:
-                direction, pod = parsed
-                names = isolation.selecting(self._state.inventory, policies, pod, direction)
-                found.append(
-                    Cause(
-                        nonce=nonce,
-                        layer="l34",
-                        policies=names,
-                        explicit=False,
-                        direction=direction,
-                        endpoint=pod,
-                        source="nflog",
-                    )
-                )
-        return found
+        found = [of_drop(self._state, nonce, prefix) for nonce, prefix in answer["events"]]
+        found += [of_denial(self._state, denial) for denial in answer["denials"]]
+        known = {cause.nonce for cause in found if cause is not None}
+        found += [
+            of_drop(self._state, nonce, prefix)
+            for nonce, flight in self._flights.items()
+            if nonce in nonces and nonce not in known and (prefix := flight.dropped(answer["unclaimed"]))
+        ]
+        return [cause for cause in found if cause is not None]
+
+    def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
+        """Return what Envoy logged of requests that passed."""
+        answer = self._process.prober.ask("remarks", nonces=list(nonces))
+        if answer["lost"]:
+            return None
+        return {nonce: of_remark(self._state, *remark) for nonce, remark in answer["remarks"].items()}
 
     def render(self, attempt: Attempt) -> str:
         """Return a command that sends the probe again from the same pod, while the lab is up (`--pdb` keeps it)."""
-        spec = self._targets.over(self._state, self._vips).spec(attempt)
+        spec = self._aim().spec(attempt)
         return command(self._process.inner_pid, self._namespaces[spec["pod"]], spec)
 
     def remove(self, owner: str) -> None:
@@ -210,12 +194,24 @@ class LabCluster:
         self._owner = _OWNER
         self._logs = {r: log for r, log in self._logs.items() if r in self._state.pods}
 
+    def rotate(self, workloads: Iterable[Ref]) -> Mapping[Ref, str]:
+        """Give the pods of these workloads new SVIDs and return their serial numbers once they are in force."""
+        wanted = set(workloads)
+        pods = [p for p in self._state.pods.values() if p.workload in wanted and p.meshed]
+        return {ref: svid.serial for ref, svid in self.mesh.rotate(self._state, pods).items()}
+
+    def _aim(self) -> Aim:
+        return self._targets.over(self._state, self._vips, self.mesh)
+
     def _foreign(self) -> frozenset[str]:
         mine = {n for n, o in self._state.owners.items() if o == self._owner}
-        return frozenset(str(r) for r, a in self._state.policies.items() if a.owner != self._owner and r.namespace in mine)
+        return frozenset(str(r) for (_, r), a in self._state.policies.items() if a.owner != self._owner and r.namespace in mine)
 
     def _reap(self) -> None:
-        """End terminating workloads whose grace is over."""
+        """Do what time demands: renew identities at half of their life, and end terminating workloads whose grace is over."""
+        due = self.mesh.due(self._state)
+        if due:
+            self.mesh.rotate(self._state, due)
         over = [w for w, end in self._ends.items() if end <= monotonic()]
         for workload in over:
             del self._ends[workload]
@@ -234,19 +230,23 @@ class LabCluster:
             self._note(self._process.servers.ask("unserve", since=since))
         self._load(state, vips)
         if gone:
+            self.mesh.release(gone)
             self._process.prober.ask("remove", devices=[p.device for p in gone])
             self._targets.forget()
         if added:
             self._namespaces |= self._process.prober.ask("add", pods=[_link(p) for p in added])
+            self.mesh.capture([p for p in added if p.meshed])
             for pod in added:
                 self._logs[pod.ref] = []
+        self.mesh.tell(state, vips)
+        if added:
             self._process.servers.ask("serve", pods=[_serving(p) for p in added if p.serves])
         self._process.servers.ask("zone", zone=zone.zone(list(state.services.values()), vips, state.inventory))
         self._state, self._vips = state, vips
 
     def _load(self, state: State, vips: Mapping[Ref, Vip]) -> None:
         inventory = state.inventory
-        policies = [a.policy for a in state.policies.values()]
+        policies = [a.policy for a in state.policies.values() if isinstance(a.policy, NetworkPolicy)]
         services = servicenat.compile_services(list(state.services.values()), vips, inventory)
         batches: dict[int, list[bytes]] = {}
         fresh: dict[tuple[int, str], Table] = {}
@@ -279,7 +279,15 @@ def _pod(pod: LabPod) -> Pod:
 
 
 def _link(pod: LabPod) -> dict[str, Any]:
-    return {"key": str(pod.ref), "device": pod.device, "node": pod.node, "v4": pod.v4, "v6": pod.v6, "serves": pod.serves}
+    return {
+        "key": str(pod.ref),
+        "device": pod.device,
+        "node": pod.node,
+        "v4": pod.v4,
+        "v6": pod.v6,
+        "serves": pod.serves,
+        "meshed": pod.meshed,
+    }
 
 
 def _serving(pod: LabPod) -> dict[str, Any]:

@@ -22,16 +22,21 @@ from ztconform.lab.ruleset import (
     Iif,
     InSet,
     Log,
+    Marked,
     Masquerade,
     Match,
     Net,
     NotOpening,
+    Notrack,
     Oif,
     Proto,
     Random,
+    Redirect,
+    Reset,
     Rule,
     Side,
     Statement,
+    Untranslated,
 )
 
 # linux/netfilter.h, linux/in.h, linux/if.h
@@ -55,16 +60,20 @@ NFTA_NG_DREG, NFTA_NG_MODULUS, NFTA_NG_TYPE, NFTA_NG_OFFSET = 1, 2, 3, 4
 NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS = 1, 2
 NFTA_LOG_GROUP, NFTA_LOG_PREFIX = 1, 2
 NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
+NFTA_REDIR_REG_PROTO_MIN = 1
+NFTA_REJECT_TYPE, NFTA_REJECT_ICMP_CODE = 1, 2
 NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN = 1, 2, 3, 5
 NFT_REG_VERDICT, NFT_REG_1, NFT_REG_2 = 0, 1, 2
 NFT_RETURN, NFT_JUMP = -5, -3
-NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_NFPROTO, NFT_META_L4PROTO = 6, 7, 15, 16
+NFT_META_MARK, NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_NFPROTO, NFT_META_L4PROTO = 3, 6, 7, 15, 16
 NFT_CMP_EQ, NFT_CMP_NEQ, NFT_CMP_LTE, NFT_CMP_GTE = 0, 1, 3, 5
 NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER = 1, 2
-NFT_CT_STATE = 0
+NFT_CT_STATE, NFT_CT_STATUS = 0, 2
+NFT_REJECT_TCP_RST = 1
 NFT_NG_RANDOM = 1
 NFT_NAT_DNAT = 1
 CT_STATE_ESTABLISHED_RELATED = 2 | 4  # NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED
+IPS_DST_NAT = 1 << 5  # linux/netfilter/nf_conntrack_common.h
 # libnftnl/udata.h, which only `nft list` reads
 NFTNL_UDATA_RULE_COMMENT = 0
 
@@ -100,6 +109,10 @@ def _expression(name: str, *data: bytes) -> bytes:
 
 def _meta(key: int) -> bytes:
     return _expression("meta", number(NFTA_META_KEY, key), number(NFTA_META_DREG, NFT_REG_1))
+
+
+def _conntrack(key: int) -> bytes:
+    return _expression("ct", number(NFTA_CT_KEY, key), number(NFTA_CT_DREG, NFT_REG_1))
 
 
 def _cmp(op: int, value: bytes) -> bytes:
@@ -174,14 +187,18 @@ def _match(match: Match) -> bytes:
         case Dport():
             return _ports(match)
         case Established():
-            state = _expression("ct", number(NFTA_CT_KEY, NFT_CT_STATE), number(NFTA_CT_DREG, NFT_REG_1))
-            return state + _masked(netlink.u32(CT_STATE_ESTABLISHED_RELATED)) + _cmp(NFT_CMP_NEQ, bytes(4))
+            mask = _masked(netlink.u32(CT_STATE_ESTABLISHED_RELATED))
+            return _conntrack(NFT_CT_STATE) + mask + _cmp(NFT_CMP_NEQ, bytes(4))
         case NotOpening():
             return _payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1) + _masked(_SYN_ACK) + _cmp(NFT_CMP_NEQ, _SYN)
         case Random(modulus):
             kind = number(NFTA_NG_TYPE, NFT_NG_RANDOM) + number(NFTA_NG_OFFSET, 0)
             draw = _expression("numgen", number(NFTA_NG_DREG, NFT_REG_1), number(NFTA_NG_MODULUS, modulus), kind)
             return draw + _cmp(NFT_CMP_EQ, bytes(4))
+        case Marked(value):
+            return _meta(NFT_META_MARK) + _cmp(NFT_CMP_EQ, netlink.u32(value))
+        case Untranslated():
+            return _conntrack(NFT_CT_STATUS) + _masked(netlink.u32(IPS_DST_NAT)) + _cmp(NFT_CMP_EQ, bytes(4))
         case _:
             assert_never(match)
 
@@ -224,6 +241,14 @@ def _statement(statement: Statement) -> bytes:
             return _dnat(statement)
         case Masquerade():
             return _expression("masq")
+        case Redirect(port):
+            target = _immediate(NFT_REG_1, attribute(NFTA_DATA_VALUE, _be16(port)))
+            return target + _expression("redir", number(NFTA_REDIR_REG_PROTO_MIN, NFT_REG_1))
+        case Notrack():
+            return _expression("notrack")
+        case Reset():
+            code = attribute(NFTA_REJECT_ICMP_CODE, b"\0")  # the kernel reads it for ICMP alone; nft sends it all the same
+            return _expression("reject", number(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST), code)
         case _:
             assert_never(statement)
 

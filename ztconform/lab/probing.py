@@ -6,10 +6,11 @@ import base64
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ztconform.agent.files import raise_limit
 from ztconform.agent.prober import Prober
@@ -17,11 +18,15 @@ from ztconform.agent.stream import Streams
 from ztconform.lab import control, netns, nfnetlink
 from ztconform.lab.drops import Drops
 from ztconform.lab.isolation import NFLOG_GROUP
+from ztconform.lab.meshing import Meshing
 from ztconform.lab.netlink import NETLINK_NETFILTER, open_in
 from ztconform.lab.nflog import NfLog
 from ztconform.lab.wiring import PodLink, Wiring
 
-_SIDE_BY_SIDE = 64  # probes started before the loop may look at answers
+if TYPE_CHECKING:
+    from ztconform.agent.wire import OnSent
+
+_LOG_SECONDS, _LOG_POLL = 0.05, 0.003  # how long an event of Envoy may take, and between two looks
 
 
 class Probing:
@@ -37,6 +42,8 @@ class Probing:
         self._drops = Drops([NfLog(fd, NFLOG_GROUP) for fd in self._wiring.nodes])
         self._probers: dict[str, Prober] = {}
         self._streams: dict[int, _Stream] = {}
+        self._meshed: set[str] = set()  # pods whose TCP goes through Envoy
+        self._mesh = Meshing(self._wiring.netns)
         self._hand_over("outside", self._wiring.outside)
 
     def operations(self) -> Mapping[str, control.Operation]:
@@ -48,6 +55,13 @@ class Probing:
             "load": self.load,
             "round": self.round,
             "causes": self.causes,
+            "remarks": self.remarks,
+            "mesh-open": self._mesh.open,
+            "mesh-capture": self._mesh.capture,
+            "mesh-release": self._mesh.release,
+            "mesh-tell": self._mesh.tell,
+            "mesh-restart": self._mesh.restart,
+            "mesh-memory": self._mesh.memory,
             "mark": self.mark,
             "watch": self.watch,
             "drain": self.drain,
@@ -67,6 +81,8 @@ class Probing:
             fd = self._wiring.netns(pod["device"])
             self._fds[pod["key"]] = fd
             self._devices[pod["device"]] = pod["key"]
+            if pod["meshed"]:
+                self._meshed.add(pod["key"])
             if pod["serves"]:
                 self._hand_over(pod["device"], fd)
         for pod in request["pods"]:
@@ -83,6 +99,7 @@ class Probing:
         for device in devices:
             key = self._devices.pop(device)
             del self._fds[key]
+            self._meshed.discard(key)
             prober = self._probers.pop(key, None)
             if prober is not None:
                 prober.close()
@@ -97,36 +114,62 @@ class Probing:
 
     def _prober(self, pod: str) -> Prober:
         if pod not in self._probers:
-            self._probers[pod] = Prober(partial(netns.open_socket, self._fds[pod]), self._drops.sent)
+            self._probers[pod] = Prober(partial(netns.open_socket, self._fds[pod]), self._on_sent(pod))
         return self._probers[pod]
+
+    def _on_sent(self, pod: str) -> "OnSent":
+        captured = pod in self._meshed
+
+        def sent(nonce: str, transport: str, source: str, source_port: int, target: str, target_port: int) -> None:
+            self._drops.sent(nonce, transport, source, source_port, target, target_port)
+            self._mesh.sent(captured, nonce, transport, source, source_port, target, target_port)
+
+        return sent
 
     async def round(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send every spec once, side by side, and return the observations in the same order."""
         specs = request["specs"]
-        observations: list[Any] = [None] * len(specs)
-        missing, complete = len(specs), asyncio.get_running_loop().create_future()
-
-        def collect(at: int) -> Callable[[dict[str, Any]], None]:
-            def done(observation: dict[str, Any]) -> None:
-                nonlocal missing
-                observations[at] = observation
-                missing -= 1
-                if not missing:
-                    complete.set_result(None)
-
-            return done
-
+        by_pod: dict[str, list[int]] = {}
         for at, spec in enumerate(specs):
-            self._prober(spec.pop("pod")).start(spec, collect(at))
-            if at % _SIDE_BY_SIDE == _SIDE_BY_SIDE - 1:
-                await asyncio.sleep(0)
-        if specs:
-            await complete
+            by_pod.setdefault(spec.pop("pod"), []).append(at)
+            if "mark" in spec:
+                self._mesh.past(spec["nonce"])
+        observations: list[Any] = [None] * len(specs)
+        came = await asyncio.gather(
+            *(self._prober(pod).probe_all([specs[at] for at in places]) for pod, places in by_pod.items())
+        )
+        for places, found in zip(by_pod.values(), came, strict=True):
+            for at, observation in zip(places, found, strict=True):
+                observations[at] = observation
         return {"observations": observations}
 
     async def causes(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return [nonce, log prefix] of those that the firewall logged, and whether its log ever lost an event."""
-        return {"events": self._drops.of(request["nonces"]), "lost": self._drops.lost}
+        """Return what the firewall and the proxies logged of these, and whether a log ever lost an event.
+
+        An event is [nonce, log prefix] of the firewall; a denial the fields of `mesh.accesslog.Denial`, the pod as text.
+        """
+        wanted = set(request["nonces"])
+        deadline = monotonic() + _LOG_SECONDS
+        events = dict(self._drops.of(wanted))
+        denials = dict(self._mesh.denials(wanted - events.keys()))
+        # Envoy writes its log some milliseconds after the fact.
+        while self._meshed and len(events) + len(denials) < len(wanted) and monotonic() < deadline:
+            await asyncio.sleep(_LOG_POLL)
+            events |= self._drops.of(wanted - events.keys() - denials.keys())
+            denials |= self._mesh.denials(wanted - events.keys() - denials.keys())
+        told = [{**asdict(denial), "pod": str(denial.pod) if denial.pod else None} for denial in denials.values()]
+        lost = self._drops.lost or bool(self._mesh.log.damaged)
+        unclaimed = self._drops.unclaimed() if self._meshed else []
+        return {"events": list(events.items()), "denials": told, "unclaimed": unclaimed, "lost": lost}
+
+    async def remarks(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what Envoy's log says of requests that passed: [dry-run rule that would have denied, in plaintext] by nonce."""
+        deadline = monotonic() + _LOG_SECONDS
+        remarks = self._mesh.remarks(request["nonces"])
+        while len(remarks) < len(request["nonces"]) and monotonic() < deadline:
+            await asyncio.sleep(_LOG_POLL)
+            remarks = self._mesh.remarks(request["nonces"])
+        return {"remarks": remarks, "lost": bool(self._mesh.log.damaged)}
 
     async def mark(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Return now, on the clock of every prober here."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ztconform.agent.wire import HEALTH_PORT
 from ztconform.lab.inventory import LabPod
+from ztconform.lab.mesh.view import MeshConfig
 from ztconform.lab.services import endpoints
 from ztconform.lab.state import NODES, State
 from ztconform.lab.zone import CLUSTER_DOMAIN
@@ -67,7 +68,11 @@ def base_topology() -> Topology:
         for role in ("caller", "listener")
     ]
     outside = Workload(ref=Ref(OUTSIDE, "bystander"), ports=ports)
-    return Topology(namespaces={DNS.workload.namespace: {}, BYSTANDERS: {}}, workloads=(dns, *inside), outsiders=(outside,))
+    return Topology(
+        namespaces={DNS.workload.namespace: {}, BYSTANDERS: {}, MeshConfig().root_namespace: {}},
+        workloads=(dns, *inside),
+        outsiders=(outside,),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,10 @@ class Composed:
 def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
     """Return everything that one round sends."""
     servers = {
-        (t, a.probe.port, a.probe.transport, a.probe.kind): state.pods[t] for a in attempts for t in a.targets if t in state.pods
+        (t, a.probe.port, a.probe.transport, _own_kind(state.pods[t], a)): state.pods[t]
+        for a in attempts
+        for t in a.targets
+        if t in state.pods
     }
     itself = [_SelfProbe(pod, port, transport) for (_, port, transport, _), pod in servers.items()]
     health = list({pod.ref: pod for pod in servers.values()}.values())
@@ -113,6 +121,14 @@ def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
         spec["attempt"] = str(index)
         spec["nonce"] = secrets.token_hex(8)
     return Composed(attempts=attempts, itself=itself, health=health, pairs=pairs, specs=specs)
+
+
+def _own_kind(pod: LabPod, attempt: Attempt) -> str:
+    """Return what the port serves: a probe of another kind (TLS, a WebSocket) is answered by the same application."""
+    if attempt.probe.kind in ("dns", "udp"):
+        return attempt.probe.kind
+    apps = [p.app for p in pod.ports if (p.number, p.protocol) == (attempt.probe.port, "TCP")]
+    return apps[0] if apps else attempt.probe.kind
 
 
 def _own(pod: LabPod, kind: str, port: int, transport: Transport, timeout: float) -> dict[str, Any]:

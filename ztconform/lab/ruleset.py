@@ -72,7 +72,19 @@ class Random:
     modulus: int
 
 
-Match = Iif | Oif | Proto | Net | InSet | Dport | Established | NotOpening | Random
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Match packets whose socket has this SO_MARK; a mark does not leave its network namespace."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Untranslated:
+    """Match packets of flows whose destination is the one that was dialled (no DNAT or redirect), and untracked packets."""
+
+
+Match = Iif | Oif | Proto | Net | InSet | Dport | Established | NotOpening | Random | Marked | Untranslated
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,24 @@ class Masquerade:
     """Replace the source by the address of the outgoing interface; only in a nat postrouting chain."""
 
 
-Statement = Count | Log | Go | Dnat | Masquerade
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send the flow to a port of this network namespace; only in a nat chain of prerouting or output, behind a Proto."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notrack:
+    """Keep the packet from connection tracking; only in a filter chain that stands before it (priority -300)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Refuse a TCP packet with a reset, and end the rule; stands behind a Proto("tcp")."""
+
+
+Statement = Count | Log | Go | Dnat | Masquerade | Redirect | Notrack | Reset
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,17 +19,22 @@ from ztconform.lab.ruleset import (
     Iif,
     InSet,
     Log,
+    Marked,
     Masquerade,
     Match,
     Net,
     NotOpening,
+    Notrack,
     Oif,
     Proto,
     Random,
+    Redirect,
+    Reset,
     Rule,
     Side,
     Statement,
     Table,
+    Untranslated,
 )
 
 
@@ -103,6 +108,10 @@ def _match(match: Match, protocol: str) -> str:
             return "tcp flags & (syn | ack) != syn"
         case Random(modulus):
             return f"numgen random mod {modulus} 0"
+        case Marked(value):
+            return f"meta mark 0x{value:08x}"
+        case Untranslated():
+            return "ct status & dnat == 0"
         case _:
             assert_never(match)
 
@@ -125,6 +134,12 @@ def _statement(statement: Statement) -> str:
             return f"dnat ip to {address}:{port}" if ":" not in address else f"dnat ip6 to [{address}]:{port}"
         case Masquerade():
             return "masquerade"
+        case Redirect(port):
+            return f"redirect to :{port}"
+        case Notrack():
+            return "notrack"
+        case Reset():
+            return "reject with tcp reset"
         case _:
             assert_never(statement)
 

@@ -4,24 +4,36 @@
 Turning one state into the next in the kernel is for `cluster`, and into rules for the compilers.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from itertools import count
+from typing import get_args
 
 from ztconform.agent.wire import HEALTH_PORT
 from ztconform.errors import Rejected, UsageError
 from ztconform.lab.inventory import Inventory, LabPod
+from ztconform.lab.mesh.authorizationpolicy import AuthorizationPolicy, parse_authorization_policy
+from ztconform.lab.mesh.peerauthentication import PeerAuthentication, parse_peer_authentication
+from ztconform.lab.mesh.view import MeshConfig, Normalization
 from ztconform.lab.networkpolicy import NetworkPolicy, parse_policy
 from ztconform.lab.services import Service, own_headless, own_service, parse_service
 from ztconform.model import OUTSIDE, Lifecycle, Manifest, Port, Ref, Step, Topology, Workload, of_manifest
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"  # set by the API server on every namespace
 NODES = 2
-# Every lab has it, for its DNS; a topology may add workloads and labels to it, which go with the topology.
-SHARED_NAMESPACE = "kube-system"
+# Every lab has them, for its DNS and mesh-wide policies; what a topology adds to them goes with the topology.
+SHARED_NAMESPACES = frozenset({"kube-system", "istio-system"})
 _PODS_PER_NODE = 250
-SERVED = (("TCP", "http"), ("TCP", "tcp"), ("UDP", "udp"))
+SERVED = (("TCP", "http"), ("TCP", "http2"), ("TCP", "grpc"), ("TCP", "tcp"), ("UDP", "udp"))
+Policy = NetworkPolicy | PeerAuthentication | AuthorizationPolicy
+Key = tuple[str, Ref]  # kind and name
+# What the lab enforces, by kind; the parsers check the group and version.
+_PARSERS: Mapping[str, Callable[[object], Policy]] = {
+    "NetworkPolicy": parse_policy,
+    "PeerAuthentication": parse_peer_authentication,
+    "AuthorizationPolicy": parse_authorization_policy,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +41,7 @@ class Applied:
     """Hold a policy as it was given and as it is understood, and whose it is."""
 
     manifest: Manifest
-    policy: NetworkPolicy
+    policy: Policy
     owner: str
 
 
@@ -42,7 +54,8 @@ class State:
     workloads: Mapping[Ref, Workload] = field(default_factory=dict)
     pods: Mapping[Ref, LabPod] = field(default_factory=dict)
     services: Mapping[Ref, Service] = field(default_factory=dict)
-    policies: Mapping[Ref, Applied] = field(default_factory=dict)
+    policies: Mapping[Key, Applied] = field(default_factory=dict)  # in the order of their creation
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     ended: Mapping[Ref, tuple[LabPod, ...]] = field(default_factory=dict)  # workload -> its pods when it ended
     made: int = 0  # pods ever made: names devices, and keeps addresses from being handed out again at once
 
@@ -53,7 +66,7 @@ class State:
 
     def deploy(self, topology: Topology, owner: str) -> "State":
         """Return the state with a topology added; raises UsageError for a namespace or outsider that exists already."""
-        taken = sorted((set(topology.namespaces) & set(self.namespaces)) - {SHARED_NAMESPACE})
+        taken = sorted((set(topology.namespaces) & set(self.namespaces)) - SHARED_NAMESPACES)
         if taken:
             raise UsageError(f"namespace {taken[0]} exists already and is not ours: nothing was created")
         namespaces = {n: {**labels, NAMESPACE_LABEL: n} for n, labels in topology.namespaces.items()}
@@ -66,6 +79,7 @@ class State:
             namespaces={**self.namespaces, **namespaces},
             owners={**self.owners, **dict.fromkeys((*created, *map(str, guests)), owner)},
             services={**self.services, **services},
+            mesh=_mesh_config(topology.mesh) if topology.mesh else self.mesh,
         )
         for workload in (*topology.workloads, *topology.outsiders):
             state = state.start(workload)
@@ -125,6 +139,8 @@ class State:
                 ports=workload.ports,
                 serves=serving,
                 ready=serving,
+                service_account=workload.service_account,
+                meshed=workload.meshed and not outside,
             )
         return replace(self, pods=pods, made=made)
 
@@ -153,7 +169,7 @@ class State:
         def others(ref: Ref) -> bool:
             return ref.namespace not in mine and str(ref) not in mine
 
-        shared = {n: {NAMESPACE_LABEL: n} for n in self.namespaces if n == SHARED_NAMESPACE}
+        shared = {n: {NAMESPACE_LABEL: n} for n in self.namespaces if n in SHARED_NAMESPACES}
         return replace(
             self,
             namespaces={**{n: x for n, x in self.namespaces.items() if n not in mine}, **shared},
@@ -161,7 +177,8 @@ class State:
             workloads={r: x for r, x in self.workloads.items() if others(r)},
             pods={r: x for r, x in self.pods.items() if others(x.workload)},
             services={r: x for r, x in self.services.items() if others(r) and not _of_workload(x, mine)},
-            policies={r: x for r, x in self.policies.items() if others(r) and x.owner != owner},
+            policies={k: x for k, x in self.policies.items() if others(k[1]) and x.owner != owner},
+            mesh=MeshConfig(),
             ended={r: x for r, x in self.ended.items() if others(r)},
         )
 
@@ -183,11 +200,13 @@ class State:
             service = parse_service(manifest)
             self._demand_namespace(manifest, service.ref.namespace)
             return replace(self, services={**self.services, service.ref: service})
-        if manifest.get("kind") != "NetworkPolicy":
-            raise Rejected(of_manifest(manifest), "the lab enforces NetworkPolicy (networking.k8s.io/v1) and v1 Service only")
-        policy = parse_policy(manifest)
+        kind = str(manifest.get("kind"))
+        if kind not in _PARSERS:
+            raise Rejected(of_manifest(manifest), f"the lab enforces {', '.join(_PARSERS)} and Service, and no other kind")
+        policy = _PARSERS[kind](manifest)
         self._demand_namespace(manifest, policy.ref.namespace)
-        return replace(self, policies={**self.policies, policy.ref: Applied(manifest=manifest, policy=policy, owner=owner)})
+        applied = Applied(manifest=manifest, policy=policy, owner=owner)
+        return replace(self, policies={**self.policies, (kind, policy.ref): applied})
 
     def _demand_namespace(self, manifest: Manifest, namespace: str) -> None:
         if namespace not in self.namespaces:
@@ -198,7 +217,8 @@ class State:
         ref = Ref(str(metadata.get("namespace") or "default"), str(metadata.get("name")))
         if manifest.get("kind") == "Service":
             return replace(self, services={r: s for r, s in self.services.items() if r != ref})
-        return replace(self, policies={r: p for r, p in self.policies.items() if r != ref})
+        gone = (str(manifest.get("kind")), ref)
+        return replace(self, policies={k: p for k, p in self.policies.items() if k != gone})
 
     def _relabelled(self, ref: Ref, change: Mapping[str, str | None]) -> "State":
         if not ref.name:
@@ -232,6 +252,17 @@ class State:
 
 def _of_workload(service: Service, names: Container[str]) -> bool:
     return isinstance(service.selected, Ref) and str(service.selected) in names
+
+
+def _mesh_config(mesh: Mapping[str, str]) -> MeshConfig:
+    """Return the mesh's settings; raises UsageError for one that there is not."""
+    fields = {"pathNormalization": "path_normalization", "rootNamespace": "root_namespace", "trustDomain": "trust_domain"}
+    unknown = sorted(set(mesh) - set(fields))
+    if unknown:
+        raise UsageError(f"mesh.{unknown[0]}: the lab's mesh has {', '.join(fields)}")
+    if mesh.get("pathNormalization", "BASE") not in get_args(Normalization):
+        raise UsageError(f"mesh.pathNormalization: must be one of {', '.join(get_args(Normalization))}")
+    return MeshConfig(**{fields[name]: value for name, value in mesh.items()})  # type: ignore[arg-type]  # checked right above
 
 
 def _demand_servable(workload: Workload, port: Port) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ztconform.errors import InternalError
 from ztconform.lab.inventory import LabPod
+from ztconform.lab.mesh.capture import MARK
+from ztconform.lab.mesh.control import MeshControl
 from ztconform.lab.rounds import DNS
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.services import Service, target_number
@@ -35,15 +37,18 @@ class Targets:
             if attempt.probe.address == "headless" and observation.backend:
                 self._pins[_pin_key(attempt.probe)] = observation.peer.split()[0]
 
-    def over(self, state: State, vips: Mapping[Ref, Vip]) -> "Aim":
+    def over(self, state: State, vips: Mapping[Ref, Vip], mesh: MeshControl) -> "Aim":
         """Return what turns attempts into the agent's terms in one state."""
-        return Aim(state, vips, self._pins)
+        return Aim(state, vips, self._pins, mesh)
 
 
 class Aim:
     """Turn attempts into the agent's terms."""
 
-    def __init__(self, state: State, vips: Mapping[Ref, Vip], pins: Mapping[tuple[Ref, Ref, int], str]) -> None:
+    def __init__(
+        self, state: State, vips: Mapping[Ref, Vip], pins: Mapping[tuple[Ref, Ref, int], str], mesh: MeshControl
+    ) -> None:
+        self._mesh = mesh
         self._state = state
         self._vips = vips
         self._pins = pins
@@ -65,6 +70,14 @@ class Aim:
             "retry": attempt.timeout >= LAB.allowed,
             **self._address(probe),
         }
+        if probe.raw is not None:
+            spec["raw"] = probe.raw
+        if probe.connection is not None:
+            spec["connection"] = probe.connection
+        if probe.past_proxy and source.meshed:
+            spec["mark"] = MARK
+        if probe.cert is not None or probe.kind == "tls":
+            spec["tls"] = self._mesh.client_tls(self._state, probe, source)
         if "name" in spec or probe.kind == "dns":
             spec["search"] = _search(source.ref.namespace)
             spec["resolver"] = [self._vip(DNS.workload, 4), 53]

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from ztconform.cluster import Cluster
     from ztconform.plugin.prove import Prove
-    from ztconform.report.results import Attempt
+    from ztconform.plugin.runner import Canaries
     from ztconform.shop import Shop
     from ztconform.stacks import Stack
 
@@ -37,12 +37,11 @@ def ztc_cluster(pytestconfig: pytest.Config, ztc_stack: "Stack") -> "Iterator[Cl
 
 
 @pytest.fixture(scope="session")
-def ztc_canary(ztc_cluster: "Cluster") -> "Attempt":
-    """Return whether the cluster enforces anything at all; it is asked once, before the first proof."""
-    from ztconform import proof
-    from ztconform.plugin.runner import canary_attempt
+def ztc_canary(ztc_cluster: "Cluster") -> "Canaries":
+    """Return what asks each layer of the cluster, once and before the first proof on it, whether it enforces anything at all."""
+    from ztconform.plugin.runner import Canaries
 
-    return canary_attempt(proof.prove_canary(ztc_cluster))
+    return Canaries(ztc_cluster)
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def ztc_prove(
     subtests: pytest.Subtests,
     ztc_shop: "Shop",
     ztc_cluster: "Cluster",
-    ztc_canary: "Attempt",
+    ztc_canary: "Canaries",
 ) -> "Iterator[Prove]":
     """Yield what proves a policy's rows; a test whose requirement the stack cannot prove is skipped with the reason."""
     from ztconform.plugin.progress import progress
@@ -71,6 +70,7 @@ def ztc_prove(
         item=request.node,
         underway=underway,
         cluster=ztc_cluster,
+        canaries=ztc_canary,
         topology=ztc_shop.topology,
         subtests=subtests,
         notify=progress(request.config, underway.subject.id),

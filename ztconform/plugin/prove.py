@@ -14,7 +14,7 @@ import pytest
 from ztconform import catalogue, policies, proof, scenario
 from ztconform.cluster import Cluster
 from ztconform.model import Case, Row, RowResult, Topology
-from ztconform.plugin.runner import RedRow, Underway, skip
+from ztconform.plugin.runner import Canaries, RedRow, Underway, skip
 from ztconform.report import redrow
 from ztconform.report import rows as words
 from ztconform.report.results import RED, rows_to_json
@@ -32,6 +32,7 @@ class Prove:
         item: pytest.Item,
         underway: Underway,
         cluster: Cluster,
+        canaries: Canaries,
         topology: Topology,
         subtests: pytest.Subtests,
         notify: Callable[[str], None],
@@ -40,39 +41,54 @@ class Prove:
         self._item = item
         self._underway = underway
         self._cluster = cluster
+        self._canaries = canaries
         self._topology = topology
         self._subtests = subtests
         self._notify = notify
         self._keep_policy = keep_policy
         self._owners: list[str] = []
 
-    def __call__(self, *, policy: Policy, rows: Sequence[Row], steps: Sequence[Change] = ()) -> tuple[RowResult, ...]:
+    def __call__(
+        self, *, policy: Policy, rows: Sequence[Row], steps: Sequence[Change] = (), needs: str = ""
+    ) -> tuple[RowResult, ...]:
         """Prove every row under the policy, and then under each step, whose policy takes the place of the one before it.
+
+        With `needs`, a feature beyond what the requirement asks for, nothing is done and returned on a stack that lacks it.
 
         A policy is an intent's name, a manifest, or several of them. Returns the results in the order of the rows; each is a
         subtest that fails if it is red. Raises UsageError for a row that cannot be meant, and any ZtconformError if the cluster
         could not be used. Skips the test where the stack has no words for a policy.
         """
         __tracebackhide__ = True
+        facts = self._cluster.facts()
+        if needs and facts.features.get(needs, "unknown"):
+            return ()
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self._underway.subject.id).strip("-")
         count = len(self._owners) + 1
         case = scenario.case(
             name if count == 1 else f"{name}-{count}",
             self._topology,
-            self._cluster.facts().dialects,
+            facts.dialects,
             policy=policy,
             rows=rows,
             steps=steps,
+            mesh=bool(scenario.MESH_FEATURES & {needs, *self._features()}),
         )
         if isinstance(case, policies.Gap):
             skip(self._item, "NOT_SUPPORTED", case.reason)
         return self.case(case, frame=sys._getframe(1))
+
+    def _features(self) -> frozenset[str]:
+        known = catalogue.load().get(self._underway.subject.id)
+        return known.features if known is not None else scenario.MESH_FEATURES  # a user's own test has the topology as it is
 
     def case(
         self, case: Case, *, lines: Mapping[str, int] | None = None, frame: FrameType | None = None
     ) -> tuple[RowResult, ...]:
         """Prove a case; `lines` say where its rows are written, and `frame` is where a debugger stops for a red one."""
         __tracebackhide__ = True
+        if any(workload.meshed for workload in case.topology.workloads):
+            self._canaries.demand(self._item, "mesh")
         self.clean_up()  # what an earlier call in the same test kept would be in this one's way
         self._owners.append(case.id)
         try:

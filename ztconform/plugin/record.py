@@ -122,5 +122,8 @@ def _joined(attempts: Iterable[Attempt]) -> Attempt:
 
 
 def _canary(told: Iterable[Told]) -> tuple[CanaryResult, ...]:
-    attempts = tuple(one.canary for one in told if one.canary is not None)
-    return (CanaryResult(id="l34", attempts=attempts),) if attempts else ()
+    found: dict[str, list[Attempt]] = {}
+    for one in told:
+        for layer, attempt in one.canaries.items():
+            found.setdefault(layer, []).append(attempt)
+    return tuple(CanaryResult(id=layer, attempts=tuple(attempts)) for layer, attempts in sorted(found.items()))

@@ -11,8 +11,8 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from ztconform import catalogue
-from ztconform.cluster import Facts
+from ztconform import catalogue, proof
+from ztconform.cluster import Cluster, Facts
 from ztconform.errors import ConformanceFailure, ZtconformError
 from ztconform.model import RowResult
 from ztconform.plugin import compat
@@ -33,12 +33,11 @@ class Underway:
     untested: tuple[Literal["NOT_SUPPORTED", "NOT_RUN"], str] | None = None  # why the plugin itself skips the test
     stack: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    canary: Attempt | None = None
+    canaries: dict[str, Attempt] = field(default_factory=dict)  # those that ran within this attempt, by layer
     body_ended: bool = False
 
 
 UNDERWAY = pytest.StashKey[Underway]()
-_CANARY_TOLD = pytest.StashKey[bool]()
 
 
 class RedRow(ConformanceFailure):
@@ -56,17 +55,28 @@ def skip(item: pytest.Item, outcome: Literal["NOT_SUPPORTED", "NOT_RUN"], why: s
     pytest.skip(f"{outcome}: {why}")
 
 
-def prepare(item: pytest.Item, facts: Facts, canary: Attempt) -> Underway:
+class Canaries:
+    """Ask each layer of a cluster once whether it enforces anything at all, when something is first to be proved on it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._asked: dict[str, Attempt] = {}
+
+    def demand(self, item: pytest.Item, layer: proof.CanaryLayer) -> None:
+        """Skip the test if the layer's canary does not pass."""
+        if layer not in self._asked:
+            attempt = canary_attempt(proof.prove_canary(self._cluster, layer))
+            self._asked[layer] = item.stash[UNDERWAY].canaries[layer] = attempt
+        outcome, why = self._asked[layer].judged()
+        if outcome != "PROVED":
+            skip(item, "NOT_RUN", f"see canary: {why}")
+
+
+def prepare(item: pytest.Item, facts: Facts, canaries: Canaries) -> Underway:
     """Return the attempt that is under way, or skip the test for what the cluster cannot prove."""
     underway = item.stash[UNDERWAY]
     underway.stack, underway.versions = facts.stack, dict(facts.versions)
-    # Once from each process that ran a canary, which is each that has a cluster.
-    if not item.session.stash.setdefault(_CANARY_TOLD, False):
-        item.session.stash[_CANARY_TOLD] = True
-        underway.canary = canary
-    outcome, why = canary.judged()
-    if outcome != "PROVED":
-        skip(item, "NOT_RUN", f"see canary: {why}")
+    canaries.demand(item, "l34")
     if underway.subject.kind == "requirement":
         for feature in sorted(catalogue.load()[underway.subject.id].features):
             if lacking := facts.features.get(feature, f"{facts.stack} says nothing of the feature {feature}"):
@@ -155,7 +165,7 @@ def _end(item: pytest.Item, report: pytest.TestReport, underway: Underway, error
     attempt = _attempt(underway, error)
     outcome, why = attempt.judged()
     code = error.exit_code if isinstance(error, ZtconformError) else 0
-    told = Told(attempt=attempt, exit_code=code, stack=underway.stack, versions=underway.versions, canary=underway.canary)
+    told = Told(attempt=attempt, exit_code=code, stack=underway.stack, versions=underway.versions, canaries=underway.canaries)
     report.user_properties += [(RESULT, dump(told)), (WORD, outcome)]
     if underway.untested is not None:
         path, line, _ = item.location

@@ -29,7 +29,7 @@ class Told:
     exit_code: int = 0  # of a ZtconformError that kept the attempt from running
     stack: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-    canary: Attempt | None = None  # with the first attempt after the canary, in each process that ran one
+    canaries: Mapping[str, Attempt] = field(default_factory=dict)  # by layer; with the attempt that ran them, once a process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,8 @@ def dump(message: Told | Plan) -> str:
 def load_told(text: str) -> Told:
     """Return the message that `dump` wrote."""
     fields = json.loads(text)
-    attempt, canary = _attempt(fields.pop("attempt")), fields.pop("canary")
-    return Told(attempt=attempt, canary=canary and _attempt(canary), **fields)
+    attempt, canaries = _attempt(fields.pop("attempt")), fields.pop("canaries")
+    return Told(attempt=attempt, canaries={layer: _attempt(canary) for layer, canary in canaries.items()}, **fields)
 
 
 def load_plan(text: str) -> Plan:

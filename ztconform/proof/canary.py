@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The enforcement canary: one allow and one deny, both directions, on every node, before anything else is believed."""
 
+from dataclasses import replace
+from typing import Literal, assert_never
+
 from ztconform.cluster import Cluster
 from ztconform.model import Case, Port, Probe, Ref, Row, RowResult, Step, Topology, Workload
 from ztconform.proof.protocol import prove_case
 
-NAMESPACE = "ztc-canary"
+NAMESPACE, MESH_NAMESPACE = "ztc-canary", "ztc-canary-mesh"
+CanaryLayer = Literal["l34", "mesh"]
 
 
 def canary(nodes: int) -> Case:
@@ -39,9 +43,48 @@ def canary(nodes: int) -> Case:
     return Case(id="canary", topology=topology, steps=(Step(apply=(ingress, egress), rows=tuple(rows)),))
 
 
-def prove_canary(cluster: Cluster) -> tuple[RowResult, ...]:
-    """Prove that the cluster enforces NetworkPolicy at all; any row that is not PROVED means that nothing else counts."""
-    return prove_case(canary(len(cluster.facts().nodes)), cluster)
+def mesh_canary() -> Case:
+    """Return the canary of the mesh: a server that refuses plaintext, and of two meshed clients the one that it does not know."""
+    server = _meshed("server", (Port(number=8080, name="http", service=80),))
+    plain = replace(_meshed("plain"), meshed=False)
+    topology = Topology(namespaces={MESH_NAMESPACE: {}}, workloads=(server, _meshed("permitted"), _meshed("stranger"), plain))
+    strict = _security("PeerAuthentication", "canary-strict", {"mtls": {"mode": "STRICT"}})
+    source = {"principals": [f"cluster.local/ns/{MESH_NAMESPACE}/sa/permitted"]}
+    permitted = _security(
+        "AuthorizationPolicy",
+        "canary-permitted",
+        {"selector": {"matchLabels": {"app": "server"}}, "rules": [{"from": [{"source": source}]}]},
+    )
+
+    def probe(client: str) -> Probe:
+        return Probe(source=Ref(MESH_NAMESPACE, client), target=server.ref, port=8080)
+
+    rows = (
+        Row(id="permitted -> server", probe=probe("permitted"), want="allowed"),
+        Row(id="stranger -> server", probe=probe("stranger"), want="denied", by=frozenset({"l7"})),
+        Row(id="plain -> server", probe=probe("plain"), want="denied", by=frozenset({"mtls"})),
+    )
+    return Case(id="canary-mesh", topology=topology, steps=(Step(apply=(strict, permitted), rows=rows),))
+
+
+def prove_canary(cluster: Cluster, layer: CanaryLayer = "l34") -> tuple[RowResult, ...]:
+    """Prove that a layer of the cluster enforces anything at all; any row that is not PROVED means that nothing else counts."""
+    match layer:
+        case "l34":
+            return prove_case(canary(len(cluster.facts().nodes)), cluster)
+        case "mesh":
+            return prove_case(mesh_canary(), cluster)
+        case _:
+            assert_never(layer)
+
+
+def _meshed(name: str, ports: tuple[Port, ...] = ()) -> Workload:
+    return Workload(ref=Ref(MESH_NAMESPACE, name), ports=ports, labels={"app": name}, service_account=name, meshed=True)
+
+
+def _security(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
+    metadata = {"name": name, "namespace": MESH_NAMESPACE}
+    return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
 def _one_of(key: str, *values: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from ztconform.model import Attempt, Cause, Ref, Round, Verdict, Vital
 from ztconform.proof.plan import as_opening
 from ztconform.proof.trial import Finding, Trial
 
-# Signals behind which a denial may stand, so that a cause is worth asking for.
+# Signals behind which a denial may stand, so that a cause is worth asking for; beside them an answer that is nobody's of ours.
 _SILENT = frozenset({"timeout", "silence", "icmp", "closed", "tls-alert"})
 
 
@@ -53,7 +53,7 @@ class Examiner:
         return {row: tuple(findings) for row, findings in by_row.items()}
 
     def _causes(self, round_: Round) -> tuple[Mapping[str, Cause], bool]:
-        silent = [o.nonce for o in round_.observations if o.signal in _SILENT]
+        silent = [o.nonce for o in round_.observations if o.signal in _SILENT or (o.signal == "answered" and not o.backend)]
         if not silent:
             return {}, False
         causes = self.cluster.causes(silent)

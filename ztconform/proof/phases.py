@@ -89,6 +89,7 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
     for trial in holding:
         trial.held = True
         _attribute(trial)
+        _look_up_remarks(examiner, trial)
 
 
 def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
@@ -97,6 +98,21 @@ def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
         trial.blame("INCONCLUSIVE", f"its twin {trial.row.twin} did not pass in the same round: {why}")
     elif trial.row.control == "twin":
         trial.control = "twin"
+
+
+def _look_up_remarks(examiner: Examiner, trial: Trial) -> None:
+    """Demand that the proxies remarked on a request that passed exactly what the row says."""
+    wanted = trial.row.logged
+    if wanted is None:
+        return
+    remarks = examiner.cluster.remarks([f.observation.nonce for f in trial.deciding])
+    for finding in trial.deciding:
+        found = None if remarks is None else remarks.get(finding.observation.nonce)
+        if found is None:
+            trial.blame("INCONCLUSIVE", "no proxy's log knows the request, or events were lost", [finding])
+        elif found != wanted:
+            said = ", ".join(sorted(found)) or "nothing"
+            trial.blame("VIOLATED", f"the proxy remarked {said}, not {', '.join(sorted(wanted)) or 'nothing'}", [finding])
 
 
 def _attribute(trial: Trial) -> None:

@@ -9,12 +9,21 @@ from ztconform.model import Attempt, Observation, Ref, Window
 
 def after(attempts: Sequence[Attempt], stream: Sequence[Observation], marker: Mapping[Ref, float], seen: Collection[str]) -> int:
     """Return how many of the attempts' probes were let through although they were sent after the marker."""
-    sources = {a.id: a.probe.source for a in attempts}
+    mine = {a.id: a for a in attempts}
     return sum(
-        (o.signal == "answered" or o.nonce in seen) and o.sent > marker.get(sources[o.attempt], o.sent)
+        through(mine[o.attempt], o, seen) and o.sent > marker.get(mine[o.attempt].probe.source, o.sent)
         for o in stream
-        if o.attempt in sources
+        if o.attempt in mine
     )
+
+
+def through(attempt: Attempt, observation: Observation, seen: Collection[str]) -> bool:
+    """Return whether a probe was let through: a server saw it, or it was answered by the target and not by a proxy.
+
+    A resolver that is not ours carries no mark: whatever it answers has come through.
+    """
+    answered = observation.signal == "answered" and (bool(observation.backend) or attempt.probe.kind == "dns")
+    return answered or observation.nonce in seen
 
 
 def measure(
@@ -39,11 +48,11 @@ def measure(
         after = [o for o in mine if o.sent >= marker and o.signal != "not-run"]
         if not after:
             return None
-        through = [o for o in after if o.signal == "answered" or o.nonce in seen]
-        if max(after, key=lambda o: o.sent) in through:
+        leaked = [o for o in after if through(attempt, o, seen)]
+        if max(after, key=lambda o: o.sent) in leaked:
             return None
         sent += len(after)
-        worst = max([worst, *(o.sent - marker for o in through)])
+        worst = max([worst, *(o.sent - marker for o in leaked)])
         times = sorted(o.sent for o in mine)
         # A busy machine sends later than planned: the figure is worth no more than the widest gap.
         spacing = max([spacing, *(b - a for a, b in pairwise(times))])

@@ -73,3 +73,4 @@ class MeshService:
     hosts: tuple[str, ...]  # names by which HTTP clients may call it, without ports; full name, svc.ns, ...
     endpoints: tuple[Endpoint, ...]
     headless: bool = False
+    declared: bool = False  # by a manifest; a workload's own Services come by themselves, and are no word of the user's
