@@ -21,7 +21,7 @@ from agent.server import Server
 from agent.stream import Streams
 
 async def main():
-    apps = (("TCP", "http", 18480), ("TCP", "tcp", 18481), ("UDP", "udp", 18482))
+    apps = (("TCP", "http", 18480), ("TCP", "tcp", 18481), ("UDP", "udp", 18482), ("TCP", "http2", 18483), ("TCP", "grpc", 18484))
     server = Server("a/b", socket.socket, [{"number": n, "protocol": p, "app": a} for p, a, n in apps], ["127.0.38.1"])
     nameserver = Nameserver("a/dns", socket.socket, 18453, {"b.a.svc.cluster.local": ["127.0.38.1"]}, ["127.0.38.1"])
     server.start()
@@ -31,7 +31,12 @@ async def main():
     specs = [{"kind": a, "port": n, **where} for _, a, n in apps]
     specs.append({"kind": "dns", "address": "127.0.38.1", "port": 18453, "path": "b.a.svc.cluster.local"})
     seen = await prober.probe_all(specs)
-    assert [each["backend"] for each in seen] == ["a/b", "a/b", "a/b", "a/dns"], seen
+    assert [each["backend"] for each in seen] == ["a/b"] * 5 + ["a/dns"], seen
+    here = {"address": "127.0.38.1", "port": 18480}
+    raw = "GET / HTTP/1.1\\r\\nx-ztc-nonce: {nonce}\\r\\n\\r\\n"
+    others = [{"kind": "websocket", **here}, {"kind": "http", "raw": raw, **here}]
+    others += [{"kind": "http", "connection": "a", **here}] * 2
+    assert [each["backend"] for each in await prober.probe_all(others)] == ["a/b"] * 4
     seen.clear()
     streams = Streams(prober)
     streams.start("s", specs, 0.01, seen.append)

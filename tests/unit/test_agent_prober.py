@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztconform.agent.talk import http_request
 from ztconform.agent.prober import Prober
 from ztconform.agent.readers import HttpReader
 from ztconform.agent.server import Server
 from ztconform.agent.sourceports import FIRST, LAST, SourcePorts
 from ztconform.agent.spec import SpecError, read_spec
+from ztconform.agent.talk import http_request
 from ztconform.agent.wire import Mark, answer_line
 from ztconform.model import Observation
 

@@ -75,9 +75,10 @@ def test_an_answer_of_the_target_is_an_allowance():
         ("connection refused", replace(TIMEOUT, signal="refused")),
         ("did not resolve", replace(TIMEOUT, signal="dns", stage="dns", detail="NXDOMAIN")),
         ("could not be sent", replace(TIMEOUT, signal="not-run", stage="exec", detail="EMFILE")),
-        ("not how a denial looks", replace(TIMEOUT, signal="closed", stage="request")),
+        ("not how a denial looks", replace(TIMEOUT, signal="closed", stage="connect")),
         ("not how a denial looks", replace(TIMEOUT, stage="request")),
-        ("not how a denial looks", replace(TIMEOUT, signal="tls-alert", stage="tls")),
+        ("names layer l34", replace(TIMEOUT, signal="tls-alert", stage="tls")),
+        ("answered 503", replace(ANSWER, status=503)),
         ("not how a denial looks", replace(TIMEOUT, signal="icmp", detail="3/1")),
         ("not how a denial looks", replace(TIMEOUT, signal="icmp", detail="3/3")),
         ("application itself answered 403", replace(ANSWER, status=403)),
@@ -121,6 +122,35 @@ def test_silence_without_one_of_its_controls_is_inconclusive(why, changes):
     assert why in verdict(**changes).why
 
 
+REFUSED = replace(ANSWER, backend="", boot="", status=403, body="RBAC: access denied")
+BY_ENVOY = replace(CAUSE, layer="l7", source="access-log")
+
+
+@pytest.mark.parametrize(
+    ("layer", "observation"),
+    [
+        ("l7", REFUSED),
+        ("l7", replace(TIMEOUT, signal="closed", stage="request")),
+        ("mtls", replace(TIMEOUT, signal="closed", stage="request")),
+        ("l34", replace(TIMEOUT, signal="closed", stage="request")),
+        ("mtls", replace(TIMEOUT, signal="tls-alert", stage="tls")),
+        ("mtls", replace(REFUSED, status=503, body="")),
+        ("l34", replace(REFUSED, status=503, body="")),
+        ("l7", replace(REFUSED, status=400, body="")),
+    ],
+)
+def test_what_a_proxy_does_is_a_denial_of_the_layer_that_logged_it_and_of_none_without_a_log(layer, observation):
+    assert ("DENIED", layer) == (verdict(observation, cause=replace(BY_ENVOY, layer=layer)).kind, layer)
+    assert layer == verdict(observation, cause=replace(BY_ENVOY, layer=layer)).layer
+    assert "INCONCLUSIVE" == verdict(observation, cause=None).kind
+    assert "INCONCLUSIVE" == verdict(observation, vitals=[replace(VITAL, answers_itself=False)]).kind
+
+
+def test_a_403_that_is_not_the_proxys_own_is_no_denial():
+    assert "INCONCLUSIVE" == verdict(replace(REFUSED, body="forbidden by the shop"), cause=BY_ENVOY).kind
+    assert "INCONCLUSIVE" == verdict(replace(REFUSED, backend="shop/payment-0", boot="b1"), cause=BY_ENVOY).kind
+
+
 @pytest.mark.parametrize("kind", ["udp", "dns"])
 def test_udp_silence_needs_the_same_controls(kind):
     attempt = replace(ATTEMPT, probe=replace(PROBE, kind=kind))
@@ -140,7 +170,7 @@ def test_a_resolver_that_answers_without_an_address_proves_nothing():
     assert "INCONCLUSIVE" == verdict(replace(answer, detail="REFUSED"), attempt=attempt).kind
 
 
-NEVER = ("refused", "dns", "not-run", "closed", "tls-alert")
+NEVER = ("refused", "dns", "not-run")
 
 observations = st.builds(
     Observation,
@@ -186,7 +216,7 @@ def test_no_denial_ever_stands_without_its_controls(observation, some_vitals, so
     came = verdict(observation, attempt=attempt, vitals=some_vitals, bystanders=some_bystanders, cause=cause)
     if came.kind == "DENIED":
         assert observation.signal not in NEVER
-        assert observation.status is None or observation.signal != "answered"
+        assert observation.signal != "answered" or not observation.backend
         assert cause is not None
         transport = attempt.probe.transport
         mine = [v for v in some_vitals if (v.server, v.port, v.transport) == (SERVER, 8080, transport)]

@@ -90,7 +90,7 @@ def test_removal_takes_what_is_the_owners_and_nothing_else():
         ("namespace u is not declared", Workload(ref=Ref("u", "a"))),
         ("no node 2", Workload(ref=A, node=2)),
         ("health probes", Workload(ref=A, ports=(Port(number=61020),))),
-        ("does not serve grpc over TCP", Workload(ref=A, ports=(Port(number=1, app="grpc"),))),
+        ("does not serve grpc over UDP", Workload(ref=A, ports=(Port(number=1, protocol="UDP", app="grpc"),))),
         ("does not serve http over UDP", Workload(ref=A, ports=(Port(number=1, protocol="UDP"),))),
         ("two ports have the Service port", Workload(ref=A, ports=(HTTP, Port(number=81, service=80)))),
     ],

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import authorization_oracle as oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mesh_pods import lab_pod
 from rbac_walk import Request, identifies, judged
@@ -147,6 +147,20 @@ def test_an_account_is_whole_and_of_its_namespace() -> None:
     ids = [f"spiffe://cluster.local/ns/{each}" for each in ("shop/sa/a", "shop/sa/ab", "shop/sa/xa", "xshop/sa/a", "other/sa/a")]
     assert [True, False, False, False, False] == who(Condition("source.serviceAccount", ("a",)), *ids)
     assert [False, False, False, False, True] == who(Condition("source.serviceAccount", ("other/a",)), *ids)
+
+
+def test_a_namespace_is_whole() -> None:
+    ids = [f"spiffe://cluster.local/ns/{each}/sa/a" for each in ("shop", "shopping", "workshop")]
+    assert [True, False, False] == who(Condition("source.namespace", ("shop",)), *ids)
+    assert [True, True, False] == who(Condition("source.namespace", ("shop*",)), *ids)
+    assert [True, False, True] == who(Condition("source.namespace", ("*shop",)), *ids)
+
+
+def test_an_empty_header_is_present() -> None:
+    found = principal([Condition("request.headers", ("*",), (), "x-foo")], Scope("shop", ("cluster.local",)))
+    assert [True, True, False] == [
+        identifies(found, Request(headers=headers)) for headers in ({"x-foo": ""}, {"x-foo": "x"}, {"x-bar": "x"})
+    ]
 
 
 def test_a_trust_domain_is_whole() -> None:
@@ -318,7 +332,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(policies(), st.lists(REQUESTS, min_size=1, max_size=8), st.sampled_from(("cluster.local", "evil")))
 def test_the_filters_say_what_the_reference_says(manifests: list[dict[str, Any]], requests: list[Request], domain: str) -> None:
     config = MeshConfig(trust_domain=domain)
@@ -416,7 +430,7 @@ def test_a_real_envoy_refuses_what_is_wrong(tmp_path: Path) -> None:
     assert "PrincipalName" in validated(tmp_path, [Authorization(http=(wrong,))])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(policies(), min_size=1, max_size=4))
 def test_a_real_envoy_takes_whatever_is_compiled(
     tmp_path_factory: pytest.TempPathFactory, some: list[list[dict[str, Any]]]

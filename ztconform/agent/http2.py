@@ -65,8 +65,25 @@ class _Waiting(NamedTuple):
 class Connection:
     """Hold one side of a connection."""
 
-    __slots__ = ("_block", "_client", "_decoder", "_end", "_frames", "_highest", "_initial", "_left", "_owing", "_preface",
-                 "_receiving", "_waiting", "_window", "_windows", "failure", "out", "settled")  # fmt: skip
+    __slots__ = (
+        "_block",
+        "_client",
+        "_decoder",
+        "_end",
+        "_frames",
+        "_highest",
+        "_initial",
+        "_left",
+        "_owing",
+        "_preface",
+        "_receiving",
+        "_waiting",
+        "_window",
+        "_windows",
+        "failure",
+        "out",
+        "settled",
+    )
 
     def __init__(self, client: bool) -> None:
         self._client = client

@@ -39,8 +39,21 @@ _MAX_REASON = 256  # characters of a grpc-message
 class Http2Reader:
     """Send one request and collect its answer."""
 
-    __slots__ = ("_connection", "_ended", "_error", "_nonce", "_raw", "_stream", "body", "fields", "reply", "server", "status",
-                 "trailers")  # fmt: skip
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_error",
+        "_nonce",
+        "_problem",
+        "_raw",
+        "_stream",
+        "body",
+        "fields",
+        "reply",
+        "server",
+        "status",
+        "trailers",
+    )
 
     def __init__(self, spec: Spec, nonce: str, before: Any = None) -> None:
         """Go on with the connection of the reader `before`, if there is one."""
@@ -49,6 +62,7 @@ class Http2Reader:
         self._nonce = nonce
         self._ended = False
         self._error = ""  # the word with which the server gave up the request
+        self._problem = ""  # why the answer is none
         self._raw = b""  # what came before the server spoke HTTP/2
         self.reply = b""
         self.status: int | None = None
@@ -60,7 +74,7 @@ class Http2Reader:
     @property
     def reusable(self) -> bool:
         """Return whether another request may follow on the connection."""
-        return self._ended and not self._error and not self._connection.failure
+        return self._ended and not self._error and not self._problem
 
     def first(self) -> bytes:
         """Return what is to be sent before anything comes."""
@@ -79,22 +93,24 @@ class Http2Reader:
         if connection.settled:
             self._raw = b""
         self.reply = connection.take()
-        return self._ended or bool(self._error) or bool(connection.failure) or len(self.body) > MAX_ANSWER
+        self._problem = self._problem or connection.failure
+        if len(self.body) > MAX_ANSWER:
+            self._problem = f"longer than {MAX_ANSWER} bytes"
+        return self._ended or bool(self._error) or bool(self._problem)
 
     def end(self) -> bool:
         return False
 
     def answer(self) -> Answer:
         """Return what the answer was worth."""
-        if self._ended:
-            return self._read()
-        if self._error:
-            return Answer(self._error, server=self.server, closed=True)
-        status, server = self.status, self.server
         if self._raw:
             return Answer("answer is not HTTP/2", body=self._raw.decode("latin-1"))
-        problem = self._connection.failure or f"longer than {MAX_ANSWER} bytes"
-        return Answer(f"answer is not HTTP/2: {problem}", body=self.body.decode("latin-1"), status=status, server=server)
+        if self._problem:
+            detail = f"answer is not HTTP/2: {self._problem}"
+            return Answer(detail, body=self.body.decode("latin-1"), status=self.status, server=self.server)
+        if self._error:
+            return Answer(self._error, server=self.server, closed=True)
+        return self._read()
 
     def _read(self) -> Answer:
         text = self.body.decode("latin-1")
@@ -118,7 +134,7 @@ class Http2Reader:
     def _take_head(self, fields: dict[str, str]) -> None:
         status = fields.get(":status", "")
         if len(status) != 3 or not status.isdigit() or not status.isascii():
-            self._error = "no status"
+            self._problem = "no status"
         elif status[0] != "1":
             self.status = int(status)
             self.fields = fields

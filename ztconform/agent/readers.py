@@ -118,8 +118,20 @@ class FrameReader:
 class HttpReader:
     """Collect one HTTP/1.1 answer, passing over interim ones."""
 
-    __slots__ = ("_body_at", "_buffer", "_chunked", "_headless", "_length", "_persists", "body", "key", "mark", "problem",
-                 "server", "status")  # fmt: skip
+    __slots__ = (
+        "_body_at",
+        "_buffer",
+        "_chunked",
+        "_headless",
+        "_length",
+        "_persists",
+        "body",
+        "key",
+        "mark",
+        "problem",
+        "server",
+        "status",
+    )
 
     reply = b""
 

@@ -84,7 +84,7 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
                 _compare(trial, findings.get(trial.row.twin, ()))
         if again:
             since, rounds = monotonic(), 0
-            sleep(timeouts.spacing)
+        sleep(timeouts.spacing)  # where denials are answered at once, rounds would follow each other without a pause
         holding = [t for t in holding if not t.red]
     for trial in holding:
         trial.held = True

@@ -14,7 +14,7 @@ from ztconform.lab.mesh.compile import mesh_services, meshed_pods, principal
 from ztconform.lab.mesh.envoy import find
 from ztconform.lab.mesh.resources import Resources, key, resources
 from ztconform.lab.mesh.svid import Authority, Svid
-from ztconform.lab.mesh.tls import BUNDLE, bundle, identity
+from ztconform.lab.mesh.tls import BUNDLE, CLIENT_ALPN, CLIENT_ALPN_H2, bundle, identity
 from ztconform.lab.process import Channel
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.state import State
@@ -115,7 +115,8 @@ class MeshControl:
 
     def client_tls(self, state: State, probe: Probe, source: LabPod) -> dict[str, Any]:
         """Return how a probe that speaks TLS itself does so: with the certificate that it asks for."""
-        tls: dict[str, Any] = {"alpn": ["istio-http/1.1", "istio"], "server_name": None, "chain": None, "key": None}
+        alpn = CLIENT_ALPN_H2 if probe.kind in ("http2", "grpc") else CLIENT_ALPN
+        tls: dict[str, Any] = {"alpn": list(alpn), "server_name": None, "chain": None, "key": None}
         if probe.cert in (None, "none"):
             return tls
         svid = self._shown(state, probe.cert or "", _spiffe(state, source.ref.namespace, source.service_account), source)

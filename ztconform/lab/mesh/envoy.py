@@ -34,7 +34,7 @@ _COMMAND = (
     *("--drain-time-s", "1", "--drain-strategy", "immediate", "--parent-shutdown-time-s", "2"),
 )
 _LONGEST = 1500  # characters of its output in a message
-_REFUSAL = re.compile(r"Filesystem config update (?:rejected|failure): (.*)")
+_REFUSAL = re.compile(r"Filesystem config update (?:rejected|failure): (.*?)(?=\n\[\d{4}-|\Z)", re.DOTALL)
 _LDS, _CDS = "listener_manager.lds", "cluster_manager.cds"
 _FEW = 50  # statistics asked for by their names
 _BUSY = ("listener_manager.total_listeners_warming", "cluster_manager.warming_clusters")
@@ -123,8 +123,13 @@ class Envoy:
     ) -> None:
         """Write what has changed, and return when it is in force; what is not named, a single secret too, stays as it was."""
         versions = self._write(listeners, clusters, secrets or {}, authorization or {})
-        if versions:
+        if not versions:
+            return
+        try:
             await self._await(versions, monotonic() + TAKE_SECONDS)
+        except ClusterError:
+            self.files.distrust()
+            raise
 
     def _write(
         self,
@@ -154,7 +159,7 @@ class Envoy:
             if rejected != self._rejected:
                 self._rejected = rejected
                 raise ClusterError(f"Envoy refused the mesh's configuration: {self._said()}")
-            missing = [name for name, value in wanted.items() if found.get(name) != value]
+            missing = [name for name, value in wanted.items() if found.get(name, _unasked(name, value)) != value]
             if not missing:
                 return
             await self._pause(deadline, f"has not taken its configuration ({', '.join(missing[:3])})")
@@ -185,8 +190,10 @@ class Envoy:
             text = self._output.read_text(errors="replace")
         except OSError:
             return "it said nothing"
-        refusals = [match[1] for line in text.splitlines() if (match := _REFUSAL.search(line))]
-        return (refusals[-1] if refusals else text.strip() or "it said nothing")[:_LONGEST]
+        refusals = _REFUSAL.findall(text)
+        # Behind a syntax error it repeats the whole file.
+        word = refusals[-1].partition(': {"version_info"')[0] if refusals else text
+        return " ".join(word.split())[:_LONGEST] or "it said nothing"
 
     def _cure(self) -> str:
         # Envoy watches each file by an inotify instance of its own, and aborts where it gets none.
@@ -207,6 +214,11 @@ def _bootstrap(directory: str, admin: str) -> dict[str, Any]:
         },
         "overload_manager": {"resource_monitors": [extension(limit, monitor, max_active_downstream_connections=50_000)]},
     }
+
+
+def _unasked(statistic: str, value: str) -> str:
+    """Return what stands for a statistic that there is not: of a secret or filter that no listener or cluster asks for, yet."""
+    return value if statistic.startswith(("sds.", "extension_config_discovery.")) else ""
 
 
 def _kind(resource: Resource) -> str:

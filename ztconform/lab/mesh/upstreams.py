@@ -19,7 +19,7 @@ from ztconform.lab.mesh.view import Endpoint, MeshedPod
 CONNECT_TIMEOUT = 0.3  # seconds, TLS included
 # A proxy makes about a thousand TLS handshakes a second, and of a thousand at once nearly all would be late: requests wait for
 # their turn instead, with a priority that is theirs alone, because a TCP proxy gives up where a request waits.
-PACED, AT_ONCE = "HIGH", 64
+PACED, AT_ONCE = "HIGH", 16
 _UNLIMITED = (1 << 32) - 1
 _SOL_SOCKET, _SO_MARK = 1, 36
 _HTTP = "extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -37,7 +37,6 @@ class XdsFiles:
         self._written[name] = body
         return str(self._version)
 
-    def forget(self, name: str) -> None:
-        """Remove the file of a resource that nobody asks for any more."""
-        if self._written.pop(name, None) is not None:
-            (self.directory / name).unlink()
+    def distrust(self) -> None:
+        """Have everything written again, changed or not: what was written last is not known to be in force."""
+        self._written.clear()
