@@ -20,7 +20,7 @@ conformance: .venv/installed-run ## Prove the requirements on STACK (default lab
 	@.venv/bin/ztconform run --stack $(STACK) $(ZTC_ARGS)
 
 test: .venv/installed-dev ## Run the project's own tests; PYTEST_ARGS goes to pytest
-	@$(PY) -m pytest --timeout=300 -n 3 $(PYTEST_ARGS)
+	@$(PY) -m pytest --timeout=300 -n 2 $(PYTEST_ARGS)
 
 lint: .venv/installed-dev ## Run ruff and mypy
 	@$(PY) -m ruff check .

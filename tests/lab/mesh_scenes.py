@@ -24,7 +24,7 @@ from ztconform.agent.server import Server
 from ztconform.errors import ClusterError
 from ztconform.lab import netlink, netns, nfnetlink, ruletext, sandbox, servicenat
 from ztconform.lab.inventory import Inventory, LabPod
-from ztconform.lab.mesh import capture, filters, resources, tls
+from ztconform.lab.mesh import capture, filters, resources, tls, upstreams
 from ztconform.lab.mesh.authorization import authorization as authorization_of
 from ztconform.lab.mesh.envoy import Envoy
 from ztconform.lab.mesh.scratch import Scratch
@@ -376,6 +376,7 @@ async def authorization(given: dict[str, Any]) -> Any:
         "intruder": await world.told("intruder", api, 80, nonce="refused"),
         "web TCP": await world.told("web", api, 9000, "tcp"),
         "intruder TCP": await world.told("intruder", api, 9000, "tcp"),
+        "intruder to another": await world.told("intruder", world.vip("third"), 80),
     }
     refused = await world.logged(side="inbound-request", nonce="refused")
     found["refused"] = [refused.get(key) for key in ("pod", "code", "details", "peer", "chain", "tls")]
@@ -514,6 +515,7 @@ async def _on_kept(world: World, allow: Authorization, refuse: Authorization) ->
 
 async def rotation(given: dict[str, Any], size: str) -> Any:
     """Rotate the SVIDs of both sides again and again while so many requests are under way at once."""
+    upstreams.CONNECT_TIMEOUT = 5.0  # what a machine without a core to spare is late with is not for this scene
     world = World(given=given, modes={"api": "STRICT"})
     await world.start()
     spec = {"kind": "http", "address": world.vip("api"), "port": 80, "timeout": 20.0}

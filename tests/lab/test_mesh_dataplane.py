@@ -91,6 +91,7 @@ def test_authorization_refuses_by_identity_and_method_and_the_log_names_the_rule
     denied, rule = "403 envoy: RBAC: access denied", "ns[shop]-policy[p]-rule[0]"
     assert ("200 from api as web", denied) == (seen["web"], seen["intruder"])
     assert ("echo from api", "closed") == (seen["web TCP"], seen["intruder TCP"].split()[0])
+    assert "200 from third as intruder" == seen["intruder to another"]
     by_default = "rbac_access_denied_matched_policy[none]"
     assert ["shop/api", 403, by_default, f"{mesh_scenes.SHOP}intruder", "8080-mtls", "TLSv1.3"] == seen["refused"]
     assert ["shop/api", by_default] == seen["refused TCP"]
@@ -154,12 +155,12 @@ def test_every_kind_of_application_hears_its_own_protocol() -> None:
 def test_what_the_firewall_drops_is_a_503_of_the_clients_own_proxy_and_delays_nobody_else(who: str) -> None:
     seen = mesh_scenes.run(who, "dropped")
     assert ("200 from api as web", "503 envoy") == (seen["before"], seen["dropped"][:9])
-    assert 0.3 <= seen["took"] < 0.5
+    assert 0.3 <= seen["took"] < 1.0
     assert [503, "UF"] == seen["logged"]
     assert "closed" == seen["TCP"].split()[0]
     assert [["503"], ["200"]] == seen["many"]
     assert "200 from api as web" == seen["after"]
-    assert seen["lingered"] < 0.5
+    assert seen["lingered"] < 1.0
 
 
 def test_no_connection_leaves_in_plaintext_by_reuse_of_a_source_port() -> None:

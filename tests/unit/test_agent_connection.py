@@ -123,25 +123,32 @@ def test_probes_with_one_connection_go_over_it_in_order_each_with_its_own_nonce(
 
 
 @pytest.mark.parametrize(
-    ("answers", "expected"),
+    ("answers", "expected", "sent"),
     [
-        ([OK, OK, OK], ["answered", "answered", "answered"]),
-        ([OK, OK], ["answered", "answered", "closed"]),
-        ([OK, b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"], ["answered", "answered", "closed"]),
-        ([b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"], ["answered", "closed", "closed"]),
-        ([b"HTTP/1.1 200 OK\r\n\r\nup to the end"], ["answered", "closed", "closed"]),
-        ([b"nonsense\r\n"], ["answered", "closed", "closed"]),
-        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", OK, OK], ["answered"] * 3),
+        ([OK, OK, OK], ["answered", "answered", "answered"], 3),
+        ([OK, OK], ["answered", "answered", "closed"], 3),
+        (
+            [OK, b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"],
+            ["answered", "answered", "closed"],
+            2,
+        ),
+        ([b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"], ["answered", "closed", "closed"], 1),
+        ([b"HTTP/1.1 200 OK\r\n\r\nup to the end"], ["answered", "closed", "closed"], 1),
+        ([b"nonsense\r\n"], ["answered", "closed", "closed"], 1),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", OK, OK], ["answered"] * 3, 3),
     ],
 )
 def test_behind_an_answer_that_ends_the_connection_the_others_are_closed(
-    address: str, answers: list[bytes], expected: list[str]
+    address: str, answers: list[bytes], expected: list[str], sent: int
 ) -> None:
+    announced: list[Any] = []
     with strange_server(address, *answers) as came:
-        seen = probe_all([{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 2}] * 3)
+        specs = [{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 2}] * 3
+        seen = probe_all(specs, on_sent=lambda *sent: announced.append(sent))
     assert expected == [each["signal"] for each in seen]
-    closed = [told(each) for each in seen if each["signal"] == "closed"]
-    assert all(each in (ENDED, ("closed", "request", "EOF"), ("closed", "request", "ECONNRESET")) for each in closed)
+    assert [each["nonce"] for each in seen[:sent]] == [nonce for nonce, *_ in announced]
+    assert [ENDED] * (3 - sent) == [told(each) for each in seen[sent:]]
+    assert all("request" == each["stage"] for each in seen if each["signal"] == "closed")
     assert all(b"Connection: keep-alive" in each for each in came)
     assert len(answers) == len(came)
 
@@ -223,7 +230,8 @@ def test_a_socket_factory_that_fails_is_not_run_for_all_of_them() -> None:
 def test_a_prober_that_is_closed_by_the_first_answer_ends_the_others(address: str) -> None:
     async def scenario() -> None:
         with serving(address):
-            prober = Prober(socket.socket)
+            announced: list[Any] = []
+            prober = Prober(socket.socket, lambda *sent: announced.append(sent))
             seen: list[dict[str, Any]] = []
 
             def first(observation: dict[str, Any]) -> None:
@@ -235,6 +243,7 @@ def test_a_prober_that_is_closed_by_the_first_answer_ends_the_others(address: st
             while len(seen) < 2:
                 await asyncio.sleep(0.001)
             assert ["answered", "not-run"] == [each["signal"] for each in seen]
+            assert 1 == len(announced), "nothing more is sent"
 
     asyncio.run(scenario())
 

@@ -133,7 +133,12 @@ CONNECTIONS: list[tuple[str, list[Line], object]] = [
     ("the same port towards another port", [connection(local=f"{SERVER}:9090", **REFUSED_PLAINTEXT)], None),
     ("long before it was sent", [connection(start=-0.5, **REFUSED_PLAINTEXT)], None),
     ("long after it was sent", [connection(start=3.0, **REFUSED_PLAINTEXT)], None),
-    ("the same port twice in that time", [connection(**REFUSED_PLAINTEXT), connection(0.9, **REFUSED_PLAINTEXT)], None),
+    (
+        "the same port again, later",
+        [connection(terminated=IMPLICIT), connection(0.9, **REFUSED_PLAINTEXT)],
+        ("l7", "tcp-rbac", "", PAYMENT),
+    ),
+    ("the same port twice at once", [connection(**REFUSED_PLAINTEXT), connection(0.02, **REFUSED_PLAINTEXT)], None),
     ("two denials of one connection", [connection(**REFUSED_PLAINTEXT), connection(terminated=IMPLICIT)], None),
     ("a line without addresses", [connection(remote=None, **REFUSED_PLAINTEXT)], None),
     ("the client's own proxy", [{**connection(**REFUSED_PLAINTEXT), "side": "outbound-connection"}], None),

@@ -122,11 +122,10 @@ class HttpReader:
         "_body_at",
         "_buffer",
         "_chunked",
+        "_head",
         "_headless",
         "_length",
-        "_persists",
         "body",
-        "key",
         "mark",
         "problem",
         "server",
@@ -141,22 +140,32 @@ class HttpReader:
         self._body_at = -1  # -1: the head is not complete
         self._length: int | None = None  # None: the body ends with the connection, or with its last chunk
         self._chunked = False
-        self._persists = True  # whether the connection outlives the answer
+        self._head = ""  # of the answer that is not an interim one
         self.status: int | None = None
         self.server = ""
         self.mark = ""  # from the header
-        self.key = ""  # from the header with which a server accepts a WebSocket
         self.body = b""
         self.problem = ""  # why the answer is no HTTP answer
 
     @property
     def reusable(self) -> bool:
-        return self._persists and not self.problem and (self._chunked or self._length is not None)
+        framed = self._chunked or self._length is not None
+        persists = self._head.startswith("HTTP/1.1") and self.header("connection").lower() != "close"
+        return framed and persists and not self.problem
 
     @property
     def rest(self) -> bytes:
         """Return what came behind a head without a body."""
         return self._buffer[self._body_at :]
+
+    def header(self, wanted: str) -> str:
+        """Return the last value of a header by its name in lower case, "" if there is none."""
+        found = ""
+        for line in self._head.split("\r\n")[1:]:
+            name, _, value = line.partition(":")
+            if name.lower() == wanted:
+                found = value.strip()
+        return found
 
     def answer(self) -> Answer:
         text = self.body.decode("latin-1")
@@ -188,7 +197,7 @@ class HttpReader:
         if match is None:
             return False
         self.status = int(match.group(1))
-        self._persists = lines[0].startswith("HTTP/1.1")
+        self._head = head
         for line in lines[1:]:
             name, _, value = line.partition(":")
             name = name.lower()
@@ -202,10 +211,6 @@ class HttpReader:
                 self.server = value.strip()
             elif name == MARK_HEADER:
                 self.mark = value.strip()
-            elif name == "connection":
-                self._persists = self._persists and value.strip().lower() != "close"
-            elif name == "sec-websocket-accept":
-                self.key = value.strip()
         if self._headless or self.status in (SWITCHING, 204, 304):
             self._length, self._chunked = 0, False
         return True

@@ -112,7 +112,7 @@ class Server:
 
     def _new_grpc_session(self, peer: str) -> Http2Session:
         def respond(request: Request) -> Callable[[bytes], Http2Reply]:
-            mark = self._record(request, peer) if _nonce(request) else None
+            mark = self._record(request, peer) if read_nonce(request.headers.get(NONCE_HEADER, "")) else None
             return call(lambda message: answer_line(mark or self._record(request, peer, read_request_line(message))))
 
         return Http2Session(respond)
@@ -121,8 +121,9 @@ class Server:
         return _LineSession(self.witness, peer)
 
     def _answer_request(self, request: Request, peer: str) -> Reply:
-        reply = self._answer(request, mark := self._record(request, peer))
-        if reply.status != 200 or not websocket.wished(request.headers):
+        mark = self._record(request, peer)
+        reply = self._answer(request, mark)
+        if "upgrade" not in request.headers or reply.status != 200 or not websocket.wished(request.headers):
             return reply
         key = websocket.offered_key(request.headers)
         if not key:
@@ -140,18 +141,15 @@ class Server:
         return Reply(int(status.group(1)) if status else 200, mark.encode(), body_header=MARK_HEADER)
 
     def _record(self, request: Request, peer: str, nonce: str | None = None) -> Mark:
-        nonce = _nonce(request) if nonce is None else nonce
-        identity = xfcc.identity(request.headers.get(xfcc.HEADER, ""))
+        headers = request.headers
+        nonce = read_nonce(headers.get(NONCE_HEADER, "")) if nonce is None else nonce
+        identity = xfcc.identity(headers[xfcc.HEADER]) if xfcc.HEADER in headers else None
         return self.witness.record(nonce, request.method, request.path, peer, identity)
 
     def _answer_datagram(self, data: bytes, peer: str) -> bytes:
         nonce = read_request_line(data)
         mark = self.witness.record(nonce, "UDP", "", peer)
         return answer_line(mark) if nonce else b""
-
-
-def _nonce(request: Request) -> str:
-    return read_nonce(request.headers.get(NONCE_HEADER, ""))
 
 
 class _LineSession:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KINDS = ("tcp", "udp", "http", "http2", "grpc", "websocket", "tls", "dns")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OVER_HTTP = ("http", "http2", "grpc", "websocket")
+_OF_CONNECTIONS = {"tls", "raw", "mark", "connection"}
 _REUSING = ("http", "http2", "grpc")
 _NO_LINE = re.compile(r"[\r\n\x00]")
 
@@ -63,11 +64,13 @@ class Spec(NamedTuple):
     connection: str = ""  # probes of one call with the same name go over one connection, each when the last was answered
 
 
+_FIELDS = frozenset(Spec._fields)
+
+
 def read_spec(fields: Mapping[str, Any]) -> Spec:
     """Return the spec in a JSON object; raises SpecError."""
-    unknown = sorted(fields.keys() - set(Spec._fields))
-    if unknown:
-        raise SpecError(f"unknown field {unknown[0]!r}")
+    if not fields.keys() <= _FIELDS:
+        raise SpecError(f"unknown field {min(fields.keys() - _FIELDS)!r}")
     known = dict(fields)
     for name in ("kind", "port"):
         if name not in known:
@@ -75,12 +78,13 @@ def read_spec(fields: Mapping[str, Any]) -> Spec:
     for name in ("headers", "resolver", "search"):
         if name in known:
             known[name] = _frozen(name, known[name])
-    if known.get("tls") is not None:
+    if "tls" in known and known["tls"] is not None:
         known["tls"] = _read_tls(known["tls"])
     spec = Spec(**known)
     _check_types(spec)
     _check_target(spec)
-    _check_connection(spec)
+    if fields.keys() & _OF_CONNECTIONS or spec.kind == "websocket":
+        _check_connection(spec)
     if spec.kind in _OVER_HTTP:
         _check_http(spec)
     return spec
@@ -97,7 +101,7 @@ def _frozen(name: str, value: Any) -> tuple[Any, ...]:
 def _check_types(spec: Spec) -> None:
     if spec.kind not in KINDS:
         raise SpecError(f"kind {spec.kind!r} is none of {', '.join(KINDS)}")
-    for name in ("address", "attempt", "nonce", "method", "path", "name", "connection"):
+    for name in ("address", "attempt", "nonce", "method", "path", "name"):
         if not isinstance(getattr(spec, name), str):
             raise SpecError(f"{name} is not text")
     if spec.nonce and not read_nonce(spec.nonce):
@@ -127,6 +131,8 @@ def _check_target(spec: Spec) -> None:
     first_hop = spec.address or spec.resolver[0]
     if spec.bind is not None and (":" in spec.bind) != (":" in first_hop):
         raise SpecError(f"bind {spec.bind!r} is not of the family of {first_hop}, which it is to reach")
+    if not spec.name and not spec.search and spec.kind != "dns":
+        return  # there is no name to ask for
     try:
         for name in (spec.path if spec.kind == "dns" else spec.name, *spec.search):
             dns.encode_name(name)
@@ -139,6 +145,8 @@ def _check_connection(spec: Spec) -> None:
         raise SpecError(f"mark {spec.mark!r} is not between 1 and 2147483647")
     if spec.kind in ("udp", "dns") and (spec.mark is not None or spec.tls is not None):
         raise SpecError(f"kind {spec.kind} takes neither mark nor tls, which are a TCP connection's")
+    if not isinstance(spec.connection, str):
+        raise SpecError("connection is not text")
     if spec.connection and (spec.kind not in _REUSING or spec.name):
         raise SpecError(f"connection is for the kinds {', '.join(_REUSING)}, dialled by address")
     if spec.raw is not None and (spec.kind != "http" or not isinstance(spec.raw, str) or not _is_latin1(spec.raw)):

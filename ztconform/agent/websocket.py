@@ -142,7 +142,7 @@ class WebSocketReader:
                 return False
             if self._http.status != SWITCHING:
                 return True
-            if self._http.key != accept_key(self._key):
+            if self._http.header("sec-websocket-accept") != accept_key(self._key):
                 self._problem = "answer does not accept the WebSocket's key"
                 return True
             self._messages = Messages(masked=False)

@@ -9,6 +9,9 @@ from ztconform.proof.trial import Finding, Trial
 from ztconform.proof.watching import Watching
 
 
+_ROUNDS_AT_MOST = 8  # within the hold time
+
+
 def until_open(examiner: Examiner, trials: Sequence[Trial]) -> list[tuple[Trial, tuple[Finding, ...]]]:
     """Send rows that must pass now until they all do or the converge deadline is over; return what came last."""
     pending = list(trials)
@@ -40,6 +43,7 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
     timeouts = examiner.facts.timeouts
     deadline, rounds = monotonic() + timeouts.converge, 0
     started = monotonic()
+    against: dict[str, tuple[Finding, ...]] = {}  # by row id: the last round that contradicts it
     while trials:
         for stream in watched:
             stream.mark_round()
@@ -47,11 +51,17 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
         findings = examiner.round(trials)
         rounds += 1
         wrong = [t for t in trials if not t.met_by(findings[t.row.id])]
+        for trial in trials:
+            if trial not in wrong:
+                against.pop(trial.row.id, None)
+            elif trial.contradicted_by(findings[trial.row.id]):
+                against[trial.row.id] = findings[trial.row.id]
         # Two rounds at least: the patience of one allowed probe can be longer than the deadline.
         if not wrong or (monotonic() >= deadline and rounds > 1):
             for trial in trials:
                 if trial in wrong:
-                    trial.blame_round(findings[trial.row.id])
+                    # A last round that proves nothing does not undo one that showed the contrary, with none between that was good.
+                    trial.blame_round(against.get(trial.row.id, findings[trial.row.id]))
                 else:
                     trial.remember(findings[trial.row.id])
             break
@@ -84,7 +94,8 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
                 _compare(trial, findings.get(trial.row.twin, ()))
         if again:
             since, rounds = monotonic(), 0
-        sleep(timeouts.spacing)  # where denials are answered at once, rounds would follow each other without a pause
+        # Where denials are answered at once, rounds would follow each other without a pause, and the stream watches anyway.
+        sleep(timeouts.hold / _ROUNDS_AT_MOST)
         holding = [t for t in holding if not t.red]
     for trial in holding:
         trial.held = True

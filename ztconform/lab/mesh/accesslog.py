@@ -27,7 +27,10 @@ How = Literal["http-rbac", "http-path", "tcp-rbac", "not-mtls", "client-certific
 
 _KEPT = 200_000  # entries remembered; more than belong to anything under way
 _LONGEST = 1 << 20  # bytes of a line; Envoy's own limit on headers is far below
-_EARLIER, _LATER = 0.1, 2.0  # seconds around a sending in which its connection was accepted
+# Seconds around a sending in which its connection was accepted. The proxy may run before the sender looks at its clock, and a
+# source port comes round again within two seconds in 3 of 100 connections at 200 a second.
+_EARLIER, _LATER = 0.05, 2.0
+_APART = 0.05  # seconds within which two connections of one port could be either; the proxy's own clocks agree to microseconds
 _SERVICES = (ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:10:96::/112"))
 
 _DENIED = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]", re.DOTALL)
@@ -174,11 +177,16 @@ class AccessLog:
     def _connections(self, *, inbound: bool, remote: Address, local: Address, at: float) -> list[Entry]:
         """Return the connections from one client to one target that began then; behind a Service's address any target."""
         anywhere = inbound and any(ipaddress.ip_address(local[0]) in service for service in _SERVICES)
-        return [
-            entry
-            for entry in self._by_remote.get((inbound, remote), ())
-            if -_EARLIER <= entry.start - at <= _LATER and (anywhere or entry.local == local)
-        ]
+        found = sorted(
+            (
+                entry
+                for entry in self._by_remote.get((inbound, remote), ())
+                if -_EARLIER <= entry.start - at <= _LATER and (anywhere or entry.local == local)
+            ),
+            key=lambda entry: entry.start,
+        )
+        # Two connections between the same ends follow each other: ours is the first of those that began when it was sent.
+        return [entry for entry in found if entry.start - found[0].start <= _APART]
 
     def _through(self, outbound: Entry, nonce: str) -> Denial | None:
         """Follow a captured client's connection to the server, or read what its own proxy has against that."""

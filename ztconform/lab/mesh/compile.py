@@ -40,8 +40,8 @@ def meshed_pods(state: State, namespaces: Mapping[str, str]) -> tuple[MeshedPod,
                 pod=pod,
                 principal=principal(state, pod.ref.namespace, pod.service_account),
                 netns=namespaces[pod.device],
-                # Istio makes a listener for each port that a Service leads to; any other port meets the default.
-                modes={number: mode for number, mode in in_force.ports.items() if number in served},
+                # Istio makes a listener for each port that a Service leads to or a policy names; any other meets the default.
+                modes={n: mode for n, mode in in_force.ports.items() if n in served or mode != in_force.default},
                 default_mode=in_force.default,
                 authorization=authorization(pod, judges, state.mesh),
             )

@@ -23,7 +23,7 @@ from ztconform.lab.mesh.xdsfiles import CLUSTERS, LISTENERS, XdsFiles
 
 Resource = Mapping[str, Any]
 
-START_SECONDS = 20.0
+START_SECONDS = 30.0
 TAKE_SECONDS = 10.0
 STOP_SECONDS = 2.0
 _POLL = 0.002  # seconds between two questions

@@ -83,6 +83,8 @@ def listener(pod: str, meshed: MeshedPod, config: MeshConfig, directory: str) ->
         listener_filters=_inspectors(ports),
         # Istio's protocolDetectionTimeout: none. A client that says nothing waits for itself.
         listener_filters_timeout="0s",
+        # As Istio has it: of a thousand connections at once the first would otherwise wait until the last is accepted.
+        max_connections_to_accept_per_socket_event=1,
         filter_chains=[
             _filter_chain(pod, meshed, config, directory, port, chain)
             for port, speaks, mode in ports

@@ -54,6 +54,7 @@ def outbound(pod: str, meshed: MeshedPod, services: Sequence[MeshService], confi
         address=filters.any_address(OUTBOUND_PORT, meshed.netns),
         listener_filters=inspectors,
         listener_filters_timeout="0s",
+        max_connections_to_accept_per_socket_event=1,
         filter_chains=chains,
         default_filter_chain={"name": "passthrough", "filters": compiler.tcp(upstreams.plaintext_name(pod))},
     )
