@@ -8,6 +8,7 @@ from dataclasses import replace
 from ztconform import policies
 from ztconform.errors import UsageError
 from ztconform.model import Case, Lifecycle, Manifest, Row, Step, Topology
+from ztconform.placeholders import named
 from ztconform.proof.change import key
 from ztconform.rows import Change
 
@@ -59,7 +60,21 @@ def case(
                 rows=demanded,
             )
         )
-    return Case(id=name, topology=topology if mesh else _without_mesh(topology), steps=tuple(made))
+    needed = _needed(topology, made)
+    return Case(id=name, topology=needed if mesh else _without_mesh(needed), steps=tuple(made))
+
+
+def _needed(topology: Topology, steps: Iterable[Step]) -> Topology:
+    """Return the topology without the workloads that no row, change or placeholder speaks of: they would prove nothing."""
+    spoken = {ref for s in steps for r in s.rows for ref in (r.probe.source, r.probe.target)}
+    for step in steps:
+        spoken |= {ref for ref, _ in step.relabel} | {event.workload for event in step.lifecycle}
+        spoken |= {ref for manifest in step.apply for ref in named(manifest)}
+    return replace(
+        topology,
+        workloads=tuple(w for w in topology.workloads if w.ref in spoken),
+        outsiders=tuple(w for w in topology.outsiders if w.ref in spoken),
+    )
 
 
 def _without_mesh(topology: Topology) -> Topology:

@@ -15,9 +15,7 @@ DATA = Path(__file__).parents[1] / "unit" / "data" / "istio"
 AUTHORIZATION = yaml.safe_load((DATA / "authorization.yaml").read_text(encoding="utf-8"))
 PATHS = yaml.safe_load((DATA / "path-normalization.yaml").read_text(encoding="utf-8"))
 MODES = yaml.safe_load((DATA / "peerauthentication.yaml").read_text(encoding="utf-8"))
-PORTS = tuple(
-    Port(number=number, name=app, app=app, service=number) for app, number in AUTHORIZATION["ports"].items()
-)
+PORTS = tuple(Port(number=number, name=app, app=app, service=number) for app, number in AUTHORIZATION["ports"].items())
 SETTINGS = ("NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
 
 
@@ -104,7 +102,9 @@ def test_the_mode_in_force_is_the_one_of_the_table(lab, case):
     """By plaintext and by mTLS to each declared port: STRICT takes the one, DISABLE the other, PERMISSIVE both."""
     ports = tuple(Port(number=n, name=f"p{n}", service=n) for n in (8080, 9090))
     pods = [who for who in case["modes"] if ref(who).namespace != "istio-system"]
-    workloads = [Workload(ref=ref(who), ports=ports, labels={"app": ref(who).name}, service_account="s", meshed=True) for who in pods]
+    workloads = [
+        Workload(ref=ref(who), ports=ports, labels={"app": ref(who).name}, service_account="s", meshed=True) for who in pods
+    ]
     client = Workload(ref=Ref("client", "c"), service_account="c", meshed=True)
     namespaces = {w.ref.namespace: {} for w in (*workloads, client)} | {"ns1": {}}
     lab.deploy(Topology(namespaces=namespaces, workloads=(*workloads, client)), "m")

@@ -300,3 +300,20 @@ def test_an_outsider_is_denied_and_admitted_by_address(lab):
     rows = (allowed(WORLD, address="pod"), denied(BAD))
     all_proved(lab, case(Step(apply=(listed,), rows=rows)))
     all_proved(lab, case(Step(apply=(policy(),), rows=(denied(WORLD, address="pod"), allowed(GOOD)))))
+
+
+def test_outsiders_of_one_case_are_not_in_the_way_of_anothers(lab):
+    """Their addresses stay on the outside host; each case gives them out anew."""
+    rows = (allowed(WORLD, address="pod"), denied(BAD))
+    listed = policy(
+        spec={
+            "podSelector": {"matchLabels": {"app": "server"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"ipBlock": {"cidr": "${host:outsider/world}"}}]}],
+        }
+    )
+    metadata = Workload(ref=Ref(OUTSIDE, "metadata"), ports=(HTTP,), fixed_address="169.254.169.254")
+    world = Workload(ref=WORLD, ports=(HTTP,))
+    for outsiders in ((metadata, world), (world,), (world, metadata)):
+        topology = Topology(namespaces={"t": {}}, workloads=WORKLOADS, outsiders=outsiders)
+        all_proved(lab, Case(id="t", topology=topology, steps=(Step(apply=(listed,), rows=rows),)))

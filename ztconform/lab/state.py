@@ -6,7 +6,7 @@ Turning one state into the next in the kernel is for `cluster`, and into rules f
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from typing import get_args
 
@@ -290,7 +290,13 @@ def _pod_addresses(node: int, made: int, pods: Iterable[LabPod]) -> tuple[str, s
 
 
 def _outside_addresses(workload: Workload, pods: Iterable[LabPod]) -> tuple[str, str]:
-    """Give an outsider an address of the documentation ranges, or the one that it stands in for."""
-    used = {address for p in pods for address in (p.v4, p.v6)}
-    host = next(h for h in count(10) if not used & {f"192.0.2.{h}", f"2001:db8::{h:x}"})
-    return workload.fixed_address or f"192.0.2.{host}", f"2001:db8::{host:x}"
+    """Give an outsider an address of the documentation ranges, or the one that it stands in for.
+
+    An IPv4 address has the same IPv6 address beside it whenever it is given: the outside host keeps both for good.
+    """
+    if workload.fixed_address:
+        number = int(IPv4Address(workload.fixed_address))
+        return workload.fixed_address, str(IPv6Address(f"2001:db8::{number >> 16:x}:{number & 0xFFFF:x}"))
+    used = {p.v4 for p in pods}
+    host = next(h for h in count(10) if f"192.0.2.{h}" not in used)
+    return f"192.0.2.{host}", str(IPv6Address(f"2001:db8::{host:x}"))

@@ -8,7 +8,6 @@ from ztconform.proof.examiner import Examiner
 from ztconform.proof.trial import Finding, Trial
 from ztconform.proof.watching import Watching
 
-
 _ROUNDS_AT_MOST = 8  # within the hold time
 
 
@@ -60,7 +59,7 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
         if not wrong or (monotonic() >= deadline and rounds > 1):
             for trial in trials:
                 if trial in wrong:
-                    # A last round that proves nothing does not undo one that showed the contrary, with none between that was good.
+                    # A last round that proves nothing does not undo one that showed the contrary, with no good one between.
                     trial.blame_round(against.get(trial.row.id, findings[trial.row.id]))
                 else:
                     trial.remember(findings[trial.row.id])
