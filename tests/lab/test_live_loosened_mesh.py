@@ -5,8 +5,8 @@ import copy
 from typing import Any
 
 import pytest
+from loosening import ALL, ANY_POD, Mutate, dropped, metadata, only, rule, scenarios, spec
 
-from tests.lab.test_live_loosened import ALL, ANY_POD, Mutate, dropped, metadata, only, rule, scenarios, spec
 from ztconform import catalogue, scenario
 from ztconform.lab.mesh.authorizationpolicy import parse_authorization_policy
 from ztconform.lab.mesh.peerauthentication import parse_peer_authentication
