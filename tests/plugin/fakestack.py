@@ -67,7 +67,7 @@ class FakeStack:
             raise ClusterError(message)
 
     @contextmanager
-    def start(self) -> Iterator[FakeCluster]:
+    def start(self, *, svid_ttl: float | None = None) -> Iterator[FakeCluster]:
         if message := os.environ.get("FAKE_START"):
             raise ClusterError(message)
         held = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)  # ends with its standard input

@@ -124,6 +124,15 @@ def test_an_unknown_stack_is_refused_before_anything_else(inner, where):
     result.stdout.no_fnmatch_line("*collected*")
 
 
+@pytest.mark.parametrize("seconds", ["soon", "1", "-3", "1e9"])
+def test_identities_that_live_for_no_sensible_time_are_refused_before_anything_else(inner, seconds):
+    inner.write("raise RuntimeError('collected')\n")
+    result = inner.pytester.runpytest_subprocess("-p", "fakestack", f"--ztc-svid-ttl={seconds}")
+    assert pytest.ExitCode.USAGE_ERROR == result.ret
+    result.stderr.fnmatch_lines([f"ERROR: --ztc-svid-ttl {seconds}: give a number of seconds from 2 to 86400"])
+    result.stdout.no_fnmatch_line("*collected*")
+
+
 @pytest.mark.parametrize("workers", [[], ["-n2"]])
 def test_a_stack_that_cannot_run_is_one_line_and_exit_code_3(three, workers):
     three.env(FAKE_PREFLIGHT="no user namespaces; set user.max_user_namespaces")

@@ -47,8 +47,8 @@ _OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-
 class LabCluster:
     """Run a lab of two nodes; a context manager whose end removes everything."""
 
-    def __init__(self, *, baseline: Sequence[Manifest] = (), svid_ttl: float = TTL) -> None:
-        """Start the lab; identities live `svid_ttl` seconds.
+    def __init__(self, *, baseline: Sequence[Manifest] = (), svid_ttl: float | None = None) -> None:
+        """Start the lab; identities live `svid_ttl` seconds, an hour where it is not given.
 
         `baseline` are policies that every deployed namespace gets by itself, as on clusters that generate a default deny.
         Raises ClusterError, with the cure, where this machine cannot run it.
@@ -64,7 +64,7 @@ class LabCluster:
         self._ends: dict[Ref, float] = {}  # terminating workload -> when its grace is over
         self._targets = Targets()
         self._process = LabProcess(NODES)
-        self.mesh = MeshControl(self._process.prober, svid_ttl)
+        self.mesh = MeshControl(self._process.prober, svid_ttl or TTL)
         try:
             self._commit(self._state.deploy(base_topology(), _OWNER))
         except BaseException:

@@ -38,6 +38,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Refuse an unknown stack before anything is created, and let xdist's controller ask for all of its workers."""
     name = options.chosen_stack(config)
+    options.svid_ttl(config)
     if name is None or config.option.help or is_worker(config):
         return None
     from ztconform.plugin.stack import find

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ztconform.plugin import signals
+from ztconform.plugin import options, signals
 
 if TYPE_CHECKING:
     from ztconform.cluster import Cluster
@@ -37,7 +37,7 @@ def started(config: pytest.Config, stack: "Stack") -> "Iterator[Cluster]":
     numbers = [signal.SIGTERM] if controller is None else [signal.SIGTERM, signal.SIGINT]
     interrupts = signals.Interrupts(config, f"stack {stack.name}", *numbers)
     try:
-        with stack.start() as cluster:
+        with stack.start(svid_ttl=options.svid_ttl(config)) as cluster:
             yield cluster
     finally:
         interrupts.removed()

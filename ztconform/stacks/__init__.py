@@ -21,8 +21,11 @@ class Stack(Protocol):
     def preflight(self) -> None:
         """Raise ClusterError, in one line with the cure, if the stack cannot run here; create nothing."""
 
-    def start(self) -> AbstractContextManager[Cluster]:
-        """Return the running cluster; leaving the context removes all of it."""
+    def start(self, *, svid_ttl: float | None = None) -> AbstractContextManager[Cluster]:
+        """Return the running cluster; leaving the context removes all of it.
+
+        `svid_ttl` is for how many seconds the stack's own identities are to live, where it issues any.
+        """
 
 
 def names() -> tuple[str, ...]:

@@ -20,11 +20,11 @@ class LabStack:
         check()
 
     @contextmanager
-    def start(self) -> Iterator[Cluster]:
+    def start(self, *, svid_ttl: float | None = None) -> Iterator[Cluster]:
         """Yield a lab of two nodes; it is gone when the context ends, and also if this process dies."""
         from ztconform.lab.cluster import LabCluster  # noqa: PLC0415 - needs Linux
 
-        with LabCluster() as cluster:
+        with LabCluster(svid_ttl=svid_ttl) as cluster:
             yield cluster
 
 
