@@ -172,6 +172,18 @@ def test_a_pod_is_gone_when_its_grace_is_over(lab):
     lab.remove("t")
 
 
+def test_a_denial_of_an_earlier_step_is_released_before_its_pod_ends_whatever_labels_say_by_then(lab):
+    came = all_proved(
+        lab,
+        case(
+            Step(apply=(policy(),), rows=(allowed(GOOD), denied(BAD, row="before"))),
+            Step(relabel=((BAD, {"role": "good"}),), rows=(allowed(BAD, row="now"),)),
+            Step(lifecycle=(Lifecycle(action="restart", workload=SERVER),), rows=(allowed(GOOD, row="again"),)),
+        ),
+    )
+    assert "open" == came["before"].control
+
+
 def test_a_label_opens_and_closes_at_once(lab):
     all_proved(
         lab,

@@ -65,9 +65,9 @@ class _Proof:
         self._control()
         for index, step in enumerate(self.case.steps):
             ending = [t for t in self.trials if t.step < index and _touches(t, ended_by(step))]
-            self._release([t for t in ending if not t.released], restore=True)
+            self._release([t for t in ending if not t.released], then=[t for t in self.trials if t.step == index - 1])
             self._step(index, step)
-        self._release([t for t in self.trials if not t.released], restore=False)
+        self._release([t for t in self.trials if not t.released])
         return (*refusals, *(t.result() for t in self.trials))
 
     def _refuse(self, manifest: Manifest) -> RowResult:
@@ -159,10 +159,14 @@ class _Proof:
             else:
                 witness.testify(trial, log)
 
-    def _release(self, trials: Sequence[Trial], *, restore: bool) -> None:
-        """Lift every policy and demand that what was denied passes again; read the servers' logs once more."""
+    def _release(self, trials: Sequence[Trial], *, then: Sequence[Trial] | None = None) -> None:
+        """Lift every policy and demand that what was denied passes again; read the servers' logs once more.
+
+        With `then` the policies are put back, until these rows, which say how things stand now, come out as before: those
+        released may be of an earlier step, and want what labels have changed since.
+        """
         released = self._aim([t for t in trials if t.wants_controls and not t.red])
-        if restore and not released:
+        if then is not None and not released:
             return
         self.notify("release")
         self.changes.lift()
@@ -182,9 +186,9 @@ class _Proof:
         for trial in late:
             witness.testify(trial, log)
         self._close()
-        if restore:
+        if then is not None:
             self.changes.restore()
-            phases.converge(self.examiner, [t for t in released if not t.red])
+            phases.converge(self.examiner, self._aim([t for t in then if not t.red]))
 
 
 def _demand_unique_ids(case: Case) -> None:
