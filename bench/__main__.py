@@ -19,7 +19,7 @@ def main() -> None:
         lab.deploy(figures.topology(6), "bench")
         rows += [
             figures.load(lab, 5000),
-            figures.in_force(lab, 20),
+            figures.in_force(lab, "NetworkPolicy", figures.attempt(1, 0, 0.4), figures.DENY, 0.0005, 20),
             figures.timing_out(lab, 3),
             figures.curl_ratio(lab),
         ]
@@ -28,7 +28,11 @@ def main() -> None:
     with LabCluster() as lab:
         lab.deploy(mesh.meshed(4, 6), "bench")
         lab.perform(Step(apply=(mesh.STRICT,)))
-        rows += [mesh.load(lab), mesh.in_force(lab, 50), mesh.rotation(lab, 50)]
+        rows += [
+            mesh.load(lab),
+            figures.in_force(lab, "AuthorizationPolicy", mesh.by_service(1, 0, timeout=0.4), mesh.NOBODY, 0.002, 50),
+            mesh.rotation(lab, 50),
+        ]
     rows += [figures.requirements(60), figures.requirements(40, "-n", "2")]
     uid = "root" if os.getuid() == 0 else "an ordinary user"
     table = Table(title=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, as {uid}")

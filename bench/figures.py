@@ -11,7 +11,7 @@ from itertools import product
 from time import perf_counter
 
 from ztconform.lab.cluster import LabCluster
-from ztconform.model import Attempt, Case, Port, Probe, Ref, Row, Step, Topology, Workload
+from ztconform.model import Attempt, Case, Manifest, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import prove_case
 from ztconform.proof.window import measure
 
@@ -80,27 +80,26 @@ def load(lab: LabCluster, goal: float) -> Figure:
     )
 
 
-def in_force(lab: LabCluster, goal_ms: float) -> Figure:
-    """Measure from the marker before apply to the last request let through, every 0.5 ms, and to perform()'s return."""
+def in_force(lab: LabCluster, what: str, watched: Attempt, manifest: Manifest, every: float, goal_ms: float) -> Figure:
+    """Measure from the marker before apply to the last request let through, and to perform()'s return, 40 times."""
     leaks, returns = [], []
-    watched = attempt(1, 0, timeout=0.4)
-    for _ in range(60):
-        with lab.watch([watched], 0.0005) as stream:
+    for _ in range(40):
+        with lab.watch([watched], every) as stream:
             came = list(stream.drain(wait=0.1))
             before = stream.mark()
             start = perf_counter()
-            lab.perform(Step(apply=(DENY,)))
+            lab.perform(Step(apply=(manifest,)))
             returns.append(perf_counter() - start)
-            came += stream.drain(wait=0.01)
+            came += stream.drain(wait=0.02)
             came += stream.stop()
-        window = measure([watched], came, before, 0.0005, ())
+        window = measure([watched], came, before, every, ())
         if window is None:
-            raise SystemExit("a policy's window could not be measured")
+            raise SystemExit(f"{what}: the window could not be measured")
         leaks.append(window.seconds)
-        lab.perform(Step(delete=(DENY,)))
+        lab.perform(Step(delete=(manifest,)))
     leak, returned = (statistics.quantiles(x, n=20)[-1] * 1e3 for x in (leaks, returns))
     return Figure(
-        "policy in force after apply (p95 of 60: last leak; apply returned)",
+        f"{what} in force after apply (p95 of 40: last leak; apply returned)",
         f"{leak:.1f} ms; {returned:.1f} ms",
         f"< {goal_ms:.0f} ms",
         max(leak, returned) < goal_ms,

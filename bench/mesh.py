@@ -7,8 +7,7 @@ from time import perf_counter
 
 from bench.figures import SECONDS, Figure, attempt, topology
 from ztconform.lab.cluster import LabCluster
-from ztconform.model import Ref, Step, Topology
-from ztconform.proof.window import measure
+from ztconform.model import Ref, Topology
 
 STRICT = {
     "apiVersion": "security.istio.io/v1",
@@ -63,33 +62,6 @@ def load(lab: LabCluster) -> Figure:
         done += len(observations)
         failed += sum(not o.backend for o in observations)
     return Figure(f"mTLS probes through both sidecars ({failed} failed)", f"{done / elapsed:.0f}/s", "", None)
-
-
-def in_force(lab: LabCluster, goal_ms: float) -> Figure:
-    """Measure from the marker before apply to the last request let through, every 2 ms, and to perform()'s return."""
-    leaks, returns = [], []
-    watched = by_service(1, 0, timeout=0.4)
-    for _ in range(30):
-        with lab.watch([watched], 0.002) as stream:
-            came = list(stream.drain(wait=0.1))
-            before = stream.mark()
-            start = perf_counter()
-            lab.perform(Step(apply=(NOBODY,)))
-            returns.append(perf_counter() - start)
-            came += stream.drain(wait=0.02)
-            came += stream.stop()
-        window = measure([watched], came, before, 0.002, ())
-        if window is None:
-            raise SystemExit("an authorization's window could not be measured")
-        leaks.append(window.seconds)
-        lab.perform(Step(delete=(NOBODY,)))
-    leak, returned = (statistics.quantiles(x, n=20)[-1] * 1e3 for x in (leaks, returns))
-    return Figure(
-        "authorization change in force (p95 of 30: last leak; apply returned)",
-        f"{leak:.1f} ms; {returned:.1f} ms",
-        f"< {goal_ms:.0f} ms",
-        max(leak, returned) < goal_ms,
-    )
 
 
 def rotation(lab: LabCluster, goal_ms: float) -> Figure:
