@@ -157,7 +157,8 @@ def test_a_row_of_the_document_says_what_was_demanded_and_observed() -> None:
     assert CATALOGUE["N03"].sentence == n03["sentence"]
     [row] = n03["rows"]
     assert ("shop/checkout", "shop/payment", 8080) == (row["from"], row["to"], row["probe"]["port"])
-    assert {"want": "denied", "by": ["l34"], "identity": None, "named": ["shop/default-deny"]} == row["expected"]
+    demanded = {"want": "denied", "by": ["l34"], "identity": None, "named": ["shop/default-deny"], "logged": None}
+    assert demanded == row["expected"]
     assert ("ab12", "10.0.1.3 41234") == (row["observed"][0]["nonce"], row["observed"][0]["source"])
     assert [{"row": "checkout -> payment", "seconds": 0.13, "spacing": 0.01, "sent": 60}] == n03["windows"]
 

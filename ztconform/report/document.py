@@ -90,7 +90,7 @@ def _row(row: RowJson) -> dict[str, Any]:
         "from": demand["probe"]["source"],
         "to": demand["probe"]["target"],
         "probe": probe,
-        "expected": {key: demand[key] for key in ("want", "by", "identity", "named")},
+        "expected": {key: demand[key] for key in ("want", "by", "identity", "named", "logged")},
         "observed": row["observations"],
         "outcome": row["outcome"],
         "why": row["why"],

@@ -40,6 +40,8 @@ def expected(row: RowJson) -> str:
         words += f" by {' or '.join(demand['by'])}"
     if demand["named"]:
         words += f", attributed to {', '.join(demand['named'])}"
+    if demand["logged"] is not None:
+        words += f", with the proxy remarking {', '.join(demand['logged']) or 'nothing'}"
     if demand["identity"] is not None:
         words += f", with the server seeing {demand['identity']}"
     return str(words)
