@@ -64,6 +64,7 @@ class Attributes(TypedDict, total=False):
 
     headers: tuple[tuple[str, str], ...]
     host: str | None
+    raw: str | None
     past_proxy: bool
     cert: str | None
     connection: str | None
@@ -175,6 +176,7 @@ def _name(probe: Probe, verb: str) -> str:
     words = [f"{probe.source} {verb} {probe.target}:{probe.port}{path} by {probe.address}"]
     words += [f"with {name}: {value}" for name, value in probe.headers]
     words += [f"as host {probe.host}"] if probe.host is not None else []
+    words += ["as raw bytes"] if probe.raw is not None else []
     words += ["past its proxy"] if probe.past_proxy else []
     words += [f"with certificate {probe.cert}"] if probe.cert is not None else []
     words += [f"on connection {probe.connection}"] if probe.connection is not None else []
