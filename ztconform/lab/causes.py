@@ -11,6 +11,7 @@ from ztconform.lab.mesh import attribution
 from ztconform.lab.mesh.authorizationpolicy import AuthorizationPolicy
 from ztconform.lab.mesh.peerauthentication import PeerAuthentication
 from ztconform.lab.mesh.rbac import applying
+from ztconform.lab.mesh.upstreams import CONNECT_TIMEOUT
 from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.state import State
 from ztconform.model import Attempt, Cause, Observation, Ref
@@ -32,11 +33,12 @@ class Flight:
         """Return the log prefix of a drop between these addresses in that time, or "".
 
         The proxy's own source port is nowhere to be had when its connection fails (Envoy logs none), so that the drop is joined
-        by its ends: every connection between them meets the same rules.
+        by its ends: every connection between them meets the same rules. It may be older than the probe, which then waited for
+        a connection that the proxy had begun for another request, and failed with it.
         """
         for at, source, target, port, prefix in unclaimed:
             if (
-                self.sent <= at <= self.ended + _READ_LATE
+                self.sent - CONNECT_TIMEOUT - _READ_LATE <= at <= self.ended + _READ_LATE
                 and source in self.sources
                 and target in self.targets
                 and port == self.port
