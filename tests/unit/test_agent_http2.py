@@ -278,7 +278,7 @@ class Peers:
         return b"".join(event.data for event in self.events if isinstance(event, http2.Content) and event.stream == stream)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(max_size=10), st.integers(0, 300_000), st.integers(0, 300_000))
 def test_content_larger_than_every_window_arrives_whole_both_ways(head: bytes, up: int, down: int) -> None:
     bodies: list[bytes] = []

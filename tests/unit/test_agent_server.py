@@ -224,7 +224,7 @@ def test_a_head_is_read_or_refused(head: str) -> None:
         body_length(read_head(head))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.binary(max_size=2000), min_size=3, max_size=3))
 def test_a_live_server_outlives_garbage_on_every_port(data: list[bytes]) -> None:
     address = f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.253"

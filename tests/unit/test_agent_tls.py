@@ -387,7 +387,7 @@ def test_no_bytes_break_the_reader_of_certificates(garbage: bytes, at: int, cut:
     tls.subject_uris(certificate[:at] + cut + certificate[at + len(cut) :])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(min_size=1, max_size=200))
 def test_no_bytes_break_a_handshake(data: bytes) -> None:
     address = f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.252"

@@ -149,7 +149,7 @@ KEYS = st.sampled_from(
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(path=st.sampled_from(sorted(objects(ALL), key=str)), key=KEYS, value=VALUES)
 def test_schema_and_reader_agree_on_the_form_of_any_change(
     tmp_path_factory: pytest.TempPathFactory, path: tuple[str | int, ...], key: str, value: object

@@ -217,7 +217,7 @@ EVERYTHING = (VALID / "everything.ztc.yaml").read_text(encoding="utf-8")
 SCRAPS = st.sampled_from(
     ["null", "[]", "{}", "-1", "1.5", "no", "'x'", "shop/payment", "&a", "*a", "- ", ": ", "\n", "\t", "{", "${host:", '"\\'],
 ) | st.text(max_size=8)  # fmt: skip
-ONE_FILE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONE_FILE = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def _loads_or_says_why(folder: Path, data: bytes) -> None:

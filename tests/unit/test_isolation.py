@@ -431,7 +431,7 @@ def blamed(prefix: str) -> tuple[Direction, Ref]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(worlds(), st.lists(st.tuples(st.sampled_from(NAMESPACES), SPECS), max_size=4))
 def test_every_connection_comes_out_as_the_reference_says(world: Inventory, specs: list[tuple[str, dict[str, Any]]]) -> None:
     manifests = [policy(f"{namespace}/p{number}", **spec) for number, (namespace, spec) in enumerate(specs)]

@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.errors import Rejected
@@ -298,7 +298,6 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional={name: ANYTHING for name in ("selector", "action", "rules", "targetRef")}))
 def test_whatever_stands_in_a_specification_is_taken_or_refused_in_one_line(spec: dict[str, Any]) -> None:
     try:

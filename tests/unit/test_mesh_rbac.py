@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import authorization_oracle as oracle
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh_pods import lab_pod
 from rbac_walk import Request, identifies, judged
@@ -332,7 +332,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(policies(), st.lists(REQUESTS, min_size=1, max_size=8), st.sampled_from(("cluster.local", "evil")))
 def test_the_filters_say_what_the_reference_says(manifests: list[dict[str, Any]], requests: list[Request], domain: str) -> None:
     config = MeshConfig(trust_domain=domain)
@@ -430,7 +430,7 @@ def test_a_real_envoy_refuses_what_is_wrong(tmp_path: Path) -> None:
     assert "PrincipalName" in validated(tmp_path, [Authorization(http=(wrong,))])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(st.lists(policies(), min_size=1, max_size=4))
 def test_a_real_envoy_takes_whatever_is_compiled(
     tmp_path_factory: pytest.TempPathFactory, some: list[list[dict[str, Any]]]
