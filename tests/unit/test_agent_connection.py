@@ -3,8 +3,6 @@
 
 import asyncio
 import contextlib
-import itertools
-import os
 import socket
 import subprocess
 import sys
@@ -14,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_servers import serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.agent import xfcc
 from ztconform.agent.prober import Prober
-from ztconform.agent.server import Server
 from ztconform.agent.spec import SpecError, read_spec
 from ztconform.agent.stream import Streams
 from ztconform.agent.wire import AgentError
@@ -34,23 +32,6 @@ KINDS = pytest.mark.parametrize(("kind", "port"), [("http", HTTP), ("http2", H2)
 ENDED = ("closed", "request", "connection ended before this request")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 ROOT = Path(__file__).resolve().parents[2]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, PORTS, [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -98,7 +79,7 @@ def told(observation: dict[str, Any]) -> tuple[str, str, str]:
 def test_probes_with_one_connection_go_over_it_in_order_each_with_its_own_nonce(address: str, kind: str, port: int) -> None:
     async def scenario() -> None:
         announced: list[Any] = []
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket, lambda *sent: announced.append(sent))
             spec = {"kind": kind, "address": address, "port": port}
             paths = ["/status/403", "/b", "/c"] if kind != "grpc" else ["/a.B/A", "/a.B/B", "/a.B/C"]
@@ -229,7 +210,7 @@ def test_a_socket_factory_that_fails_is_not_run_for_all_of_them() -> None:
 
 def test_a_prober_that_is_closed_by_the_first_answer_ends_the_others(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             announced: list[Any] = []
             prober = Prober(socket.socket, lambda *sent: announced.append(sent))
             seen: list[dict[str, Any]] = []
@@ -250,7 +231,7 @@ def test_a_prober_that_is_closed_by_the_first_answer_ends_the_others(address: st
 
 def test_a_connection_is_refused_where_it_cannot_be_shared(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             seen: list[dict[str, Any]] = []
             spec = {"kind": "http", "address": address, "port": HTTP, "connection": "a"}
@@ -299,7 +280,7 @@ def test_a_raw_request_is_sent_as_it_is_with_the_nonce_in_its_place(address: str
     assert [raw.replace("{nonce}", "abc").encode("latin-1")] == came
 
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             seen = await prober.probe({"kind": "http", "address": address, "port": HTTP, "raw": raw, "nonce": "abc"})
             assert ("answered", "done", "", "shop/payment") == (*told(seen), seen["backend"])
@@ -352,7 +333,7 @@ def test_a_mark_is_on_the_socket_before_it_connects(address: str) -> None:
             return super().connect_ex(target)
 
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(Watched)
             for mark in (None, 1337):
                 seen = await prober.probe({"kind": "http", "address": address, "port": HTTP, "mark": mark})
@@ -409,7 +390,7 @@ def test_no_header_raises(header: str) -> None:
 
 def test_the_identity_of_repeated_headers_is_in_the_last_one(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             headers = [["X-Forwarded-Client-Cert", "URI=spiffe://forged"], ["X-Forwarded-Client-Cert", "By=a;URI=spiffe://true"]]
             await prober.probe({"kind": "http", "address": address, "port": HTTP, "headers": headers, "nonce": "a"})

@@ -3,8 +3,6 @@
 
 import asyncio
 import contextlib
-import itertools
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -24,13 +22,6 @@ from ztconform.agent.wire import AgentError
 DNS, HTTP = 18253, 18280
 SEARCH = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]
 MANY = [f"10.0.{at // 250}.{1 + at % 250}" for at in range(300)]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
 
 
 def zone(address: str) -> dict[str, list[str]]:

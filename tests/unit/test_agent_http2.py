@@ -4,14 +4,13 @@
 import asyncio
 import contextlib
 import hashlib
-import itertools
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from agent_servers import serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ from ztconform.agent import frames, hpack, http2, huffman
 from ztconform.agent.http2client import GrpcReader, Http2Reader
 from ztconform.agent.http2server import Http2Reply, Http2Session, read_request
 from ztconform.agent.prober import Prober
-from ztconform.agent.server import Server
 from ztconform.agent.spec import read_spec
 from ztconform.agent.wire import Mark, answer_line, grpc_message, read_grpc_message
 
@@ -28,23 +26,6 @@ PORTS = ({"number": H2, "protocol": "TCP", "app": "http2"}, {"number": GRPC, "pr
 SETTINGS = frames.settings()
 REQUEST = [(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "a")]
 MARK = Mark("shop/payment", "boot", 1, "abc", "", "", "")
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, PORTS, [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -108,7 +89,7 @@ def trailers(*fields: tuple[str, str]) -> bytes:
 )
 def test_an_agents_answer_names_its_pod(address: str, kind: str, port: int, path: str, detail: str, status: int) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             spec = {"kind": kind, "address": address, "port": port, "path": path, "nonce": "abc", "headers": [["X-A", "b"]]}
             seen = await prober.probe(spec)
@@ -125,7 +106,7 @@ def test_an_agents_answer_names_its_pod(address: str, kind: str, port: int, path
 @pytest.mark.parametrize(("method", "path", "status"), [("HEAD", "/", 200), ("GET", "/status/204", 204)])
 def test_an_answer_without_content_carries_the_mark_in_a_header(address: str, method: str, path: str, status: int) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             seen = await prober.probe({"kind": "http2", "address": address, "port": H2, "method": method, "path": path})
             assert ("", status, "", "shop/payment") == (seen["detail"], seen["status"], seen["body"], seen["backend"])
@@ -136,7 +117,7 @@ def test_an_answer_without_content_carries_the_mark_in_a_header(address: str, me
 
 def test_identities_come_through_http2_and_grpc(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             headers = [["X-Forwarded-Client-Cert", "URI=spiffe://forged"], ["x-forwarded-client-cert", "By=b;URI=spiffe://true"]]
             for kind, port in (("http2", H2), ("grpc", GRPC)):
@@ -544,7 +525,7 @@ def test_no_block_raises_anything_but_its_own_error(blocks: list[bytes]) -> None
 
 def test_100_probes_side_by_side_are_each_answered_their_own(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             both = (("http2", H2), ("grpc", GRPC))
             specs = [{"kind": k, "address": address, "port": p, "path": "/a.B/C", "timeout": 10} for k, p in both] * 50

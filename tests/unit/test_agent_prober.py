@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
-import itertools
 import os
 import resource
 import socket
@@ -16,12 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from agent_servers import serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.agent.prober import Prober
 from ztconform.agent.readers import HttpReader
-from ztconform.agent.server import Server
 from ztconform.agent.sourceports import FIRST, LAST, SourcePorts
 from ztconform.agent.spec import SpecError, read_spec
 from ztconform.agent.talk import http_request
@@ -38,23 +37,6 @@ PORTS = (
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 OTHERS = answer_line(Mark("a/b", "boot", 1, "other", "", "TCP", ""))
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, PORTS, [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -118,7 +100,7 @@ def test_an_agents_answer_names_its_pod_and_the_source_that_was_announced(
 ) -> None:
     async def scenario() -> None:
         announced: list[tuple[str, str, str, int, str, int]] = []
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket, lambda *sent: announced.append(sent))
             answers: list[dict[str, Any]] = []
             prober.start({"attempt": "row 1", "nonce": "abc", "kind": kind, "address": address, "port": port}, answers.append)
@@ -141,7 +123,7 @@ def test_an_agents_answer_names_its_pod_and_the_source_that_was_announced(
 
 def test_an_applications_own_refusal_is_an_answer_with_its_status(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             spec = {"kind": "http", "address": address, "port": HTTP, "path": "/status/403", "method": "POST"}
             seen = await prober.probe(spec)
@@ -449,7 +431,7 @@ def test_no_bytes_break_the_reader_of_http_answers(data: bytes, cuts: list[int])
 
 def test_udp_probes_leave_from_ports_that_were_not_used_towards_the_target(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             seen = await prober.probe_all([{"kind": "udp", "address": address, "port": UDP, "retry": True}] * 200)
             ports = [int(each["source"].split()[1]) for each in seen]
@@ -462,7 +444,7 @@ def test_udp_probes_leave_from_ports_that_were_not_used_towards_the_target(addre
 
 def test_udp_probes_without_a_fresh_port_are_not_run(address: str) -> None:
     async def scenario() -> None:
-        with serving(address), socket.socket(type=socket.SOCK_DGRAM) as holder:
+        with serving(address, PORTS), socket.socket(type=socket.SOCK_DGRAM) as holder:
             holder.bind(("127.0.0.1", 0))
             busy = holder.getsockname()[1]
             prober = Prober(socket.socket, source_ports=SourcePorts(busy - 1, busy + 1))
@@ -501,7 +483,7 @@ def test_a_closed_prober_leaves_nobody_waiting(address: str) -> None:
 
 def test_a_probe_leaves_no_open_file(address: str) -> None:
     async def scenario() -> None:
-        with serving(address), full_listener(address):
+        with serving(address, PORTS), full_listener(address):
             prober = Prober(socket.socket)
             before = len(os.listdir("/proc/self/fd"))
             kinds = [("http", HTTP), ("tcp", TCP), ("udp", UDP), ("tcp", CLOSED), ("udp", CLOSED), ("tcp", STRANGE)]
@@ -515,7 +497,7 @@ def test_a_probe_leaves_no_open_file(address: str) -> None:
 
 def test_closing_after_an_answer_leaves_no_time_wait(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             await prober.probe_all([{"kind": "http", "address": address, "port": HTTP}] * 100)
             await asyncio.sleep(0.01)

@@ -3,17 +3,16 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agent_servers import serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,23 +28,6 @@ PORTS = (
     {"number": UDP, "protocol": "UDP", "app": "udp"},
 )
 ROOT = Path(__file__).resolve().parents[2]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, PORTS, [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 async def talk(address: str, port: int, data: bytes) -> bytes:
@@ -71,7 +53,7 @@ def body_of(answer: bytes) -> bytes:
 
 def test_an_http_answer_carries_the_mark_and_the_agents_name(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             answer = await talk(address, HTTP, get("/x?y=1", "X-ZTC-Nonce: abc", "Connection: close", method="BREW"))
             assert answer.startswith(b"HTTP/1.1 200 OK\r\nServer: ztc-agent\r\n")
             mark = json.loads(body_of(answer))
@@ -95,7 +77,7 @@ def test_an_http_answer_carries_the_mark_and_the_agents_name(address: str) -> No
 )
 def test_a_status_path_is_answered_with_that_status_and_the_mark(address: str, path: str, status: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             answer = await talk(address, HTTP, get(path, "x-ztc-nonce: abc", "Connection: close"))
             assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
             mark = read_mark(body_of(answer).decode())
@@ -108,7 +90,7 @@ def test_a_status_path_is_answered_with_that_status_and_the_mark(address: str, p
 @pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/status/204"), ("GET", "/status/304")])
 def test_an_answer_without_body_carries_the_mark_in_a_header(address: str, method: str, path: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             answer = await talk(address, HTTP, get(path, "x-ztc-nonce: abc", "Connection: close", method=method))
             assert b"" == body_of(answer)
             assert f'x-ztc-mark: {{"ztc":1,"pod":"shop/payment","boot":"{server.boot}"'.encode() in answer
@@ -118,7 +100,7 @@ def test_an_answer_without_body_carries_the_mark_in_a_header(address: str, metho
 
 def test_requests_of_one_connection_are_answered_in_order_bodies_skipped(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             first = get("/1", "x-ztc-nonce: a", "Content-Length: 7", method="POST") + b"GET / \r\n"
             others = get("/2", "x-ztc-nonce: b"), get("/3", "x-ztc-nonce: c", "Connection: close")
             answer = await talk(address, HTTP, first + b"".join(others))
@@ -131,7 +113,7 @@ def test_requests_of_one_connection_are_answered_in_order_bodies_skipped(address
 
 def test_a_body_that_never_comes_leaves_the_request_unanswered_but_seen(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             request = get("/", "x-ztc-nonce: a", "Content-Length: 7", "Connection: close", method="POST")
             assert b"" == await talk(address, HTTP, request + b"123456")
             assert ["a"] == [nonce for nonce, *_ in server.sightings()]
@@ -142,7 +124,7 @@ def test_a_body_that_never_comes_leaves_the_request_unanswered_but_seen(address:
 
 def test_a_body_that_comes_late_is_waited_for(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             reader, writer = await asyncio.open_connection(address, HTTP)
             writer.write(get("/", "x-ztc-nonce: a", "Content-Length: 7", "Connection: close", method="POST"))
             while not server.sightings():
@@ -173,7 +155,7 @@ def test_a_connection_ends_where_the_client_says_or_its_version_implies(line: st
 @pytest.mark.parametrize("header", ["x-other: abc", "x-ztc-nonce: a b", "x-ztc-nonce: a\r\nx-ztc-nonce: b", "x-ztc-nonce: \xe9"])
 def test_a_request_without_one_clear_nonce_is_answered_and_counted_but_no_sighting(address: str, header: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             answer = await talk(address, HTTP, get("/", header, "Connection: close"))
             assert b'"sequence":0,"nonce":""' in answer
             assert ([], 1) == (server.sightings(), server.witness.unmarked)
@@ -199,7 +181,7 @@ def test_a_request_without_one_clear_nonce_is_answered_and_counted_but_no_sighti
 )
 def test_what_is_not_http_is_refused_and_the_server_lives_on(address: str, data: bytes, status: bytes) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             assert b"HTTP/1.1 " + status == (await talk(address, HTTP, data))[:12]
             assert (await talk(address, HTTP, get("/", "x-ztc-nonce: a", "Connection: close"))).startswith(b"HTTP/1.1 200")
             assert ["a"] == [nonce for nonce, *_ in server.sightings()]
@@ -230,7 +212,7 @@ def test_a_live_server_outlives_garbage_on_every_port(data: list[bytes]) -> None
     address = f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.253"
 
     async def scenario() -> None:
-        with serving(address), socket.socket(type=socket.SOCK_DGRAM) as sock:
+        with serving(address, PORTS), socket.socket(type=socket.SOCK_DGRAM) as sock:
             await talk(address, HTTP, data[0])
             await talk(address, TCP, data[1])
             sock.sendto(data[2], (address, UDP))
@@ -245,7 +227,7 @@ def test_a_live_server_outlives_garbage_on_every_port(data: list[bytes]) -> None
 
 def test_lines_of_one_tcp_connection_are_each_answered_with_a_mark_until_one_is_not_ours(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             answer = await talk(address, TCP, b"ZTC a\nZTC b\r\nGET / HTTP/1.1\r\nZTC c\n")
             marks = [read_answer_line(line) for line in answer.splitlines()]
             assert [("a", 1, "TCP"), ("b", 2, "TCP")] == [(m.nonce, m.sequence, m.method) for m in marks if m is not None]
@@ -283,7 +265,7 @@ def test_json_that_lacks_a_field_is_no_mark(text: str) -> None:
 
 def test_a_datagram_is_recorded_each_time_it_comes(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server, socket.socket(type=socket.SOCK_DGRAM) as sock:
+        with serving(address, PORTS) as server, socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
             for sequence in (1, 2):
@@ -298,7 +280,7 @@ def test_a_datagram_is_recorded_each_time_it_comes(address: str) -> None:
 
 def test_sequences_have_no_gap_under_1000_parallel_requests(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             kinds = [("http", HTTP), ("tcp", TCP), ("udp", UDP)]
             specs = [
@@ -318,7 +300,7 @@ def test_sequences_have_no_gap_under_1000_parallel_requests(address: str) -> Non
 
 def test_health_is_answered_on_a_port_of_its_own_and_not_recorded(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             answer = await talk(address, HEALTH_PORT, get("/", "x-ztc-nonce: a", "Connection: close"))
             assert answer.startswith(b"HTTP/1.1 200 OK")
             assert b"200 ok\n" == body_of(answer)
@@ -337,7 +319,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_listening(address: str, take
             server = Server("shop/payment", socket.socket, PORTS, [address])
             with pytest.raises(AgentError, match=f"port {taken} at {address} is in use"):
                 server.start()
-        with serving(address):
+        with serving(address, PORTS):
             assert (await talk(address, HTTP, get("/", "Connection: close"))).startswith(b"HTTP/1.1 200")
 
     asyncio.run(scenario())
@@ -412,9 +394,9 @@ def test_a_wildcard_server_with_two_addresses_of_a_family_answers_from_the_one_i
 
 def test_a_stopped_server_keeps_what_it_saw_and_its_ports_are_free(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as first:
+        with serving(address, PORTS) as first:
             await talk(address, HTTP, get("/", "x-ztc-nonce: a", "Connection: close"))
-        with serving(address) as second:
+        with serving(address, PORTS) as second:
             assert ["a"] == [nonce for nonce, *_ in first.sightings()]
             assert [] == second.sightings()
             assert first.boot != second.boot

@@ -5,42 +5,24 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_servers import serving
 
 from ztconform.agent.prober import Prober
-from ztconform.agent.server import Server
 from ztconform.agent.stream import Streams
 from ztconform.agent.wire import AgentError
 
 HTTP, SILENT = 18380, 18381
+PORTS = ({"number": HTTP, "protocol": "TCP", "app": "http"},)
 ROOT = Path(__file__).resolve().parents[2]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, [{"number": HTTP, "protocol": "TCP", "app": "http"}], [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def http(address: str, **fields: Any) -> dict[str, Any]:
@@ -50,7 +32,7 @@ def http(address: str, **fields: Any) -> dict[str, Any]:
 def test_a_stream_sends_each_spec_every_period_evenly_spread_and_gives_out_every_observation(address: str) -> None:
     async def scenario() -> list[dict[str, Any]]:
         seen: list[dict[str, Any]] = []
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             streams = Streams(prober)
             streams.start("s", [http(address, attempt=name) for name in ("a", "b", "c", "d")], 0.1, seen.append)
@@ -97,7 +79,7 @@ def test_a_stream_goes_on_while_nothing_comes_back_and_stop_waits_for_what_is_un
 def test_after_a_stall_each_spec_is_sent_once_and_the_schedule_goes_on(address: str) -> None:
     async def scenario() -> None:
         seen: list[dict[str, Any]] = []
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             streams = Streams(prober)
             streams.start("s", [http(address, attempt=name) for name in ("a", "b")], 0.02, seen.append)

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import datetime
 import functools
-import itertools
 import json
 import os
 import shutil
@@ -39,7 +38,6 @@ SERVER_ID = "spiffe://cluster.local/ns/shop/sa/payment"
 CLIENT_ID = "spiffe://cluster.local/ns/shop/sa/checkout"
 HOUR = datetime.timedelta(hours=1)
 BOTH_VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
-_numbers = itertools.count()
 
 
 class Pair(NamedTuple):
@@ -95,12 +93,6 @@ def client(kind: str) -> dict[str, Any]:
     issuer = authority("foreign" if kind == "foreign" else "ours")
     pair = issuer.issue(CLIENT_ID, -HOUR if kind == "expired" else HOUR)
     return {"chain": pair.chain, "key": pair.key}
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 
 import asyncio
 import contextlib
-import itertools
-import os
 import re
 import socket
 import threading
@@ -12,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from agent_servers import serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.agent import websocket
 from ztconform.agent.httpserver import HttpSession, Reply
 from ztconform.agent.prober import Prober
-from ztconform.agent.server import Server
 from ztconform.agent.spec import SpecError, read_spec
 from ztconform.agent.websocket import CLOSE, CONTINUATION, PING, PONG, TEXT, Message, Messages, WebSocketReader, WebSocketSession
 from ztconform.agent.wire import Mark, answer_line, read_answer_line
@@ -31,23 +29,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 MASK = b"\x01\x02\x03\x04"
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def address() -> str:
-    """Return a loopback address that nobody else on this machine uses now."""
-    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{1 + next(_numbers) % 250}"
-
-
-@contextlib.contextmanager
-def serving(address: str) -> Iterator[Server]:
-    server = Server("shop/payment", socket.socket, PORTS, [address])
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -106,7 +87,7 @@ def test_the_key_is_answered_as_in_the_rfc() -> None:
 
 def test_a_message_is_echoed_with_the_mark_and_is_one_sighting_with_its_handshake(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             prober = Prober(socket.socket)
             headers = [["x-forwarded-client-cert", "URI=spiffe://a"], ["x-more", "1"]]
             spec = {"kind": "websocket", "address": address, "port": HTTP, "path": "/chat", "headers": headers, "nonce": "abc"}
@@ -122,7 +103,7 @@ def test_a_message_is_echoed_with_the_mark_and_is_one_sighting_with_its_handshak
 
 def test_an_answer_other_than_101_is_an_answer_with_its_status(address: str) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             prober = Prober(socket.socket)
             seen = await prober.probe({"kind": "websocket", "address": address, "port": HTTP, "path": "/status/403"})
             assert ("answered", "done", "", 403, "shop/payment") == (*told(seen), seen["status"], seen["backend"])
@@ -202,7 +183,7 @@ async def talk(address: str, data: bytes) -> bytes:
 )
 def test_a_handshake_that_asks_wrongly_is_refused_or_plain(address: str, request_: bytes, status: int) -> None:
     async def scenario() -> None:
-        with serving(address):
+        with serving(address, PORTS):
             answer = await talk(address, request_ + b"\r\n")
             assert answer.startswith(b"HTTP/1.1 %d " % status)
             assert (b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in answer) == (status == 101)
@@ -212,7 +193,7 @@ def test_a_handshake_that_asks_wrongly_is_refused_or_plain(address: str, request
 
 def test_messages_of_one_connection_are_each_witnessed_until_one_is_not_ours(address: str) -> None:
     async def scenario() -> None:
-        with serving(address) as server:
+        with serving(address, PORTS) as server:
             lines = [b"ZTC a\n", b"ZTC b", b"nonsense", b"ZTC c"]
             frames = b"".join(websocket.encode(TEXT, line, MASK) for line in lines)
             answer = await talk(
