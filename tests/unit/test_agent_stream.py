@@ -142,7 +142,7 @@ class Agent:
 
     def say(self, line: bytes) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line + b"\n")
+        self.process.stdin.write(b"%d\n" % len(line) + line)
         self.process.stdin.flush()
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_one_probe_can_be_sent_by_hand(address: str) -> None:
         (["probe", "{"], 2, "usage: "),
         (["probe", "[]"], 2, "not a JSON object"),
         (["fly", "{}"], 2, "usage: "),
-        (["serve", "{}"], 3, "serve takes addresses, health, pod, ports, and needs pod"),
+        (["serve", "{}"], 3, "serve takes addresses, health, orders, pod, ports, and needs pod"),
         (["serve", '{"pod": "a/b", "more": 1}'], 3, "serve takes addresses"),
         (["serve", '{"pod": "a/b", "addresses": ["192.0.2.1"]}'], 3, "port 61020 at 192.0.2.1 cannot be served"),
     ],

@@ -1,40 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent as a command in a pod: `probe` sends one probe from here, `serve` serves and takes orders on standard input.
+"""The agent as a command in a pod: `probe` sends one probe from here, `serve` serves and takes orders.
 
     python -m ztconform.agent probe '{"kind": "http", "address": "127.0.0.1", "port": 8080}'
     python -m ztconform.agent serve '{"pod": "shop/payment", "ports": [{"number": 8080, "protocol": "TCP", "app": "http"}]}'
+    python -m ztconform.agent serve '{"pod": "shop/payment", "orders": "socket"}'
+    python -m ztconform.agent attach '{"pod": "shop/payment"}'
 
-Orders and answers are those of `channel`; serving ends with standard input.
+Each command imports what it needs alone. Orders and answers are those of `channel`. Serving ends with standard input; or, where
+orders come by a socket of the pod's network namespace, which `attach` joins to its own standard input and output as often as it
+is run, with SIGTERM.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import sys
 from typing import TYPE_CHECKING
 
-from .channel import MAX_REQUEST, Channel
-from .files import raise_limit
-from .prober import Prober
-from .server import Server
-from .stream import Streams
-from .wire import AgentError
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-_USAGE = "usage: python -m ztconform.agent probe|serve JSON"
-_SERVE_FIELDS = {"pod", "ports", "addresses", "health"}
+_USAGE = "usage: python -m ztconform.agent probe|serve|attach JSON"
+_SERVE_FIELDS = {"pod", "ports", "addresses", "health", "orders"}
+_ORDERS = ("stdin", "socket")
 _EXIT_USAGE = 2
 _EXIT_COULD_NOT_RUN = 3
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    commands = {"probe": _probe, "serve": _serve}
+    commands = {"probe": _probe, "serve": _serve, "attach": _attach}
     if len(arguments) != 2 or arguments[0] not in commands:
         print(_USAGE, file=sys.stderr)
         return _EXIT_USAGE
@@ -46,42 +42,74 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(fields, dict):
         print(f"{_USAGE}\nnot a JSON object: {arguments[1]}", file=sys.stderr)
         return _EXIT_USAGE
-    raise_limit()
     try:
-        asyncio.run(commands[arguments[0]](fields))
-    except AgentError as error:
-        print(f"ztconform agent: {error}", file=sys.stderr)
-        return _EXIT_COULD_NOT_RUN
+        why = commands[arguments[0]](fields)
     except KeyboardInterrupt:
         return _EXIT_COULD_NOT_RUN
-    return 0
+    if why:
+        print(f"ztconform agent: {why}", file=sys.stderr)
+    return _EXIT_COULD_NOT_RUN if why else 0
 
 
-async def _probe(fields: dict[str, Any]) -> None:
+def _probe(fields: dict[str, Any]) -> str:
+    return _run(_send, fields)
+
+
+def _serve(fields: dict[str, Any]) -> str:
+    return _run(_take_orders, fields)
+
+
+def _attach(fields: dict[str, Any]) -> str:
+    from .attach import attach
+
+    if fields.keys() != {"pod"} or not isinstance(fields["pod"], str):
+        return "attach takes the pod's name"
+    return attach(fields["pod"])
+
+
+def _run(work: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], fields: dict[str, Any]) -> str:
+    """Run work in a loop, and return why it could not be done, or ""."""
+    import asyncio
+
+    from .files import raise_limit
+    from .wire import AgentError
+
+    raise_limit()
+    try:
+        asyncio.run(work(fields))
+    except AgentError as error:
+        return str(error)
+    return ""
+
+
+async def _send(fields: dict[str, Any]) -> None:
+    import socket
+
+    from .prober import Prober
+
     prober = Prober(socket.socket)
     print(json.dumps(await prober.probe(fields), indent=2))
     prober.close()
 
 
-async def _serve(fields: dict[str, Any]) -> None:
+async def _take_orders(fields: dict[str, Any]) -> None:
+    import socket
+
+    from .orders import open_socket, take_orders
+    from .prober import Prober
+    from .server import Server
+    from .wire import AgentError
+
     if not fields.keys() <= _SERVE_FIELDS or "pod" not in fields:
         raise AgentError(f"serve takes {', '.join(sorted(_SERVE_FIELDS))}, and needs pod, not {', '.join(sorted(fields))}")
-    loop = asyncio.get_running_loop()
+    orders = fields.get("orders", "stdin")
+    if orders not in _ORDERS:
+        raise AgentError(f"orders come by {' or '.join(_ORDERS)}, not by {orders!r}")
     options = {name: fields[name] for name in ("addresses", "health") if name in fields}
     server = Server(fields["pod"], socket.socket, fields.get("ports", ()), **options)
-    reader = asyncio.StreamReader(limit=MAX_REQUEST)
-    try:
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout.buffer)
-    except (OSError, ValueError) as error:
-        raise AgentError(f"serve takes orders by pipes or sockets, and standard input or output is neither: {error}") from error
-    server.start()
     prober = Prober(socket.socket)
     try:
-        channel = Channel(prober, Streams(prober), server, transport.write)
-        transport.write(json.dumps({"ready": True, "boot": server.boot}).encode("ascii") + b"\n")
-        await channel.run(reader)
-        transport.close()
+        await (take_orders if orders == "stdin" else open_socket)(server, prober)
     finally:
         prober.close()
         server.stop()

@@ -207,20 +207,22 @@ class TcpExchange:
 
     def _fail(self, number: int) -> None:
         error = None if self._socket is None else errqueue.read(self._socket)
-        if error is not None:
-            self.end(icmp(error, self._stage))
-        elif number in _CLOSED or (self._stage != "connect" and number != errno.ETIMEDOUT):
-            self.end(Outcome("closed", self._stage, _name(number)))
-        elif number == errno.ETIMEDOUT:
-            self.end(Outcome("timeout", self._stage))
-        else:
-            self.end(refusal(number, self._stage))
+        self.end(failure(number, self._stage) if error is None else icmp(error, self._stage))
 
 
 def icmp(error: errqueue.Icmp, stage: str) -> Outcome:
     """Return the outcome that an ICMP error is."""
     # An ICMP port unreachable is how a host without a listener (and kube-proxy without an endpoint) refuses.
     return Outcome("refused" if error.port_unreachable else "icmp", stage, str(error))
+
+
+def failure(number: int, stage: str) -> Outcome:
+    """Return the outcome that an errno is, of a TCP socket that no ICMP error came for."""
+    if number == errno.ETIMEDOUT:
+        return Outcome("timeout", stage)
+    if number in _CLOSED or stage != "connect":
+        return Outcome("closed", stage, _name(number))
+    return refusal(number, stage)
 
 
 def refusal(number: int, stage: str) -> Outcome:

@@ -49,7 +49,7 @@ class Prober:
         if spec is None:
             return
         if spec.connection:
-            done(_unsent(fields, f"spec: connection {spec.connection!r} is for probes that are sent together"))
+            done(unsent(fields, f"spec: connection {spec.connection!r} is for probes that are sent together"))
             return
         self.send(spec, spec.nonce or secrets.token_hex(8), done)
 
@@ -64,7 +64,7 @@ class Prober:
             if spec is None:
                 continue
             if attempts and _connecting(spec) != _connecting(attempts[0].spec):
-                done(_unsent(fields, f"spec: connection {spec.connection!r} was begun with another kind, target or way to it"))
+                done(unsent(fields, f"spec: connection {spec.connection!r} was begun with another kind, target or way to it"))
                 continue
             attempts.append(Attempt(self._network, spec, spec.nonce or secrets.token_hex(8), done, self._under_way))
         if not attempts:
@@ -129,7 +129,7 @@ def _read(fields: Mapping[str, Any], done: Done) -> Spec | None:
     try:
         return read_spec(fields)
     except Exception as error:  # boundary: whatever is wrong with a spec becomes an observation
-        done(_unsent(fields, f"spec: {error}" if isinstance(error, SpecError) else f"spec: {error!r}"))
+        done(unsent(fields, f"spec: {error}" if isinstance(error, SpecError) else f"spec: {error!r}"))
         return None
 
 
@@ -154,8 +154,8 @@ def _by_connection(specs: Sequence[Mapping[str, Any]]) -> dict[int, list[int] | 
     return places
 
 
-def _unsent(fields: Mapping[str, Any], detail: str) -> Observation:
-    """Return the observation of a spec that could not be read."""
+def unsent(fields: Mapping[str, Any], detail: str) -> Observation:
+    """Return the observation of a spec that could not be read or sent, or whose answer was lost."""
     now = monotonic()
     texts = {name: str(fields.get(name) or "") for name in ("attempt", "nonce")} if isinstance(fields, dict) else {}
     return {

@@ -50,6 +50,12 @@ class Streams:
             raise AgentError(f"no stream {stream!r} runs")
         await self._streams.pop(stream).stop()
 
+    def abandon(self) -> None:
+        """Send no more in any stream, and give out nothing more: nobody listens."""
+        for stream in self._streams.values():
+            stream.abandon()
+        self._streams.clear()
+
 
 class _Stream:
     """Send in slots: slot n is due at n times the period over the number of specs, and sends spec n modulo that number."""
@@ -73,6 +79,10 @@ class _Stream:
             return
         await self._drained
 
+    def abandon(self) -> None:
+        self._timer.cancel()
+        self._emit = _nobody
+
     def _send(self) -> None:
         due = int((monotonic() - self._started) / self._spacing)
         # After a stall each spec is sent once: a burst would not tell what happened during it.
@@ -88,3 +98,7 @@ class _Stream:
         self._emit(observation)
         if self._drained is not None and not self._outstanding and not self._drained.done():
             self._drained.set_result(None)
+
+
+def _nobody(observation: Observation) -> None:
+    """Take what nobody waits for any more."""
