@@ -71,17 +71,26 @@ def test_under_default_deny_only_the_detected_resolver_answers(shop, prove):
     )
 
 
-@requirement(id="N13")
-def test_an_ipblock_admits_the_listed_host_and_not_the_excepted_one(shop, prove):
+# A node without the pod forwards, and may do so under an address of its own: that must not be a way round the rule.
+@requirement(id="N11")
+def test_a_node_port_meets_the_policy_of_the_pods_behind_it(shop, prove):
     prove(
-        policy="payment-from-listed-hosts",
+        policy="payment-from-two-hosts",
         rows=[
-            allowed(shop.world, "GET", shop.payment),
-            allowed(shop.checkout, "GET", shop.payment.by("pod")),
-            denied(shop.excepted, "GET", shop.payment),
-            denied(shop.frontend, "GET", shop.payment.by("pod")),
+            *(allowed(host, "GET", shop.payment_by_node) for host in (shop.world, shop.test_host)),
+            denied(shop.excepted, "GET", shop.payment_by_node),
+            denied(shop.excepted, "GET", shop.payment_by_other_node),
         ],
     )
+
+
+# Whether an address rule admits pods too is for the CNI to say: to one that gives pods identities, a pod is no address.
+@requirement(id="N13")
+def test_an_ipblock_admits_the_listed_host_and_not_the_excepted_one(shop, prove):
+    world, excepted = ((host, "GET", shop.payment) for host in (shop.world, shop.excepted))
+    checkout, frontend = ((pod, "GET", shop.payment.by("pod")) for pod in (shop.checkout, shop.frontend))
+    prove(policy="payment-from-listed-hosts", rows=[allowed(*world), denied(*excepted), denied(*frontend)])
+    prove(needs="pod-ipblock", policy="payment-from-listed-pods", rows=[allowed(*checkout), denied(*frontend)])
 
 
 @requirement(id="N14")

@@ -45,6 +45,7 @@ FEATURES = frozenset(
         "node-port",
         "outsider",
         "packet-capture",
+        "pod-ipblock",
         "spire",
         "staged-policy",
         "strict-encryption",

@@ -33,6 +33,7 @@ class Facts:
     resolver: Resolver
     nodes: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    untested: Mapping[str, str] = field(default_factory=dict)  # nodes that hold workloads and were left out, with the reason
 
 
 class Stream(AbstractContextManager["Stream"], Protocol):

@@ -124,6 +124,8 @@ def _looks_like(signature: Signature, attempt: Attempt, observation: Observation
 
 def _silent_of_itself(attempt: Attempt, round_: Round, baseline: Mapping[Ref, Vital]) -> str:
     """Return why the silence may be the target's or the network's own, or "" if this round shows that it is not."""
+    if round_.doubt:
+        return round_.doubt
     if not attempt.targets:
         return "no pod stands behind the target"
     transport = attempt.probe.transport

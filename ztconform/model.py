@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nouns of a proof, frozen and free of I/O: what is deployed, what is sent, what came back, what it means.
 
-Seconds are float; an instant belongs to the monotonic clock of the agent that took it, and two agents' instants are never
-subtracted. Crossing JSON is left to `jsonform`.
+Seconds are float; an instant is of its agent's monotonic clock, never subtracted from another's. JSON is left to `jsonform`.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,13 +14,14 @@ Outcome = Literal["PROVED", "VIOLATED", "INCONCLUSIVE", "NOT_SUPPORTED", "NOT_RU
 Transport = Literal["TCP", "UDP", "SCTP"]
 App = Literal["http", "http2", "grpc", "tcp", "udp"]
 Kind = Literal["tcp", "udp", "http", "http2", "grpc", "websocket", "tls", "dns", "api"]  # api: a manifest that must be refused
-Address = Literal["pod", "service", "headless", "name"]
+Address = Literal["pod", "service", "headless", "name", "node", "other-node"]  # the last: node ports, with the target or without
 ControlKind = Literal["open", "opened", "twin"]
 Signal = Literal["answered", "timeout", "icmp", "refused", "closed", "tls-alert", "dns", "silence", "not-run"]
 Stage = Literal["exec", "dns", "connect", "tls", "request", "done"]
 Manifest = Mapping[str, Any]  # parsed and rendered: no placeholder is left in it
 
 OUTSIDE = ""  # the namespace of a host outside the cluster network
+TEST_HOST = "test-host"  # the outsider that is the machine which the tests run on
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,6 +72,7 @@ class Topology:
     namespaces: Mapping[str, Mapping[str, str]]
     workloads: tuple[Workload, ...]
     services: tuple[Manifest, ...] = ()  # beside each workload's own
+    private: bool = False  # the names of the namespaces are nobody's own: a cluster that others use too may choose others
     outsiders: tuple[Workload, ...] = ()
     mesh: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,6 +86,7 @@ class Pod:
     node: int | None  # None: outside the cluster
     addresses: tuple[str, ...]  # IPv4 first, then IPv6 where there is one
     serves: bool = True  # False: a satellite
+    witnesses: bool = True  # False: the cluster's own, such as its resolver, which keeps no log for us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +195,7 @@ class Round:
     vitals: tuple[Vital, ...]
     bystanders: tuple[Bystander, ...]
     foreign: frozenset[str] = frozenset()  # policies that are not ours and select our pods
+    doubt: str = ""  # why silence in this round proves nothing, whoever is asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,8 +226,7 @@ class Cause:
             return names
         if self.layer == "mtls":
             return f"mutual TLS of {self.endpoint}, demanded by {names}"
-        direction = f" {self.direction}" if self.direction else ""
-        return f"default deny{direction} of {self.endpoint}, selected by {names}"
+        return f"{f'default deny {self.direction}'.rstrip()} of {self.endpoint}, selected by {names}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,9 +296,8 @@ class Window:
     sent: int  # probes sent after the marker
 
     def __str__(self) -> str:
-        if self.seconds < self.spacing:
-            return f"< {self.spacing * 1e3:.0f} ms"
-        return f"{self.seconds * 1e3:.0f} ms (every {self.spacing * 1e3:.0f} ms)"
+        every = f"{self.spacing * 1e3:.0f} ms"
+        return f"< {every}" if self.seconds < self.spacing else f"{self.seconds * 1e3:.0f} ms (every {every})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,12 +318,6 @@ class RowResult:
 
 def of_manifest(manifest: Manifest) -> str:
     """Return "Kind namespace/name" for messages, whatever is missing from the manifest."""
-    metadata = manifest.get("metadata")
-    metadata = metadata if isinstance(metadata, Mapping) else {}
+    metadata = found if isinstance(found := manifest.get("metadata"), Mapping) else {}
     kind = manifest.get("kind", "object")
     return f"{kind} {metadata.get('namespace', 'default')}/{metadata.get('name', '?')}"
-
-
-def is_ipv6(address: str) -> bool:
-    """Return whether an address is IPv6."""
-    return ipaddress.ip_address(address).version == 6

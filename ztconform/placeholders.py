@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, assert_never
 
 from ztconform.errors import UsageError
-from ztconform.model import OUTSIDE, Manifest, Pod, Ref, is_ipv6, of_manifest
+from ztconform.model import OUTSIDE, Manifest, Pod, Ref, of_manifest
 
 Path = tuple[str | int, ...]
 
@@ -186,7 +186,7 @@ def _value(parsed: _Network | _Dns, pods: Sequence[Pod], resolver: Resolver) -> 
 
 
 def _of_version(pod: Pod, version: Literal[4, 6]) -> Iterator[str]:
-    return (address for address in pod.addresses if is_ipv6(address) == (version == 6))
+    return (address for address in pod.addresses if ipaddress.ip_address(address).version == version)
 
 
 def _of_resolver(parsed: _Dns, resolver: Resolver) -> str:

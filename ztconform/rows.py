@@ -37,6 +37,7 @@ class Peer:
     workload: Workload
     port: Port | None = None
     address: Address | None = None
+    via: Ref | None = None  # another Service than the workload's own
 
     def on(self, port: int | str, protocol: Literal["TCP", "UDP"] = "TCP") -> "Peer":
         """Return this peer at another of its ports, by number or name."""
@@ -46,7 +47,7 @@ class Peer:
         raise UsageError(f"{self.workload.ref} declares no {protocol} port {port}")
 
     def by(self, address: Address) -> "Peer":
-        """Return this peer as it is reached by pod address, Service, headless Service or name."""
+        """Return this peer as it is reached by pod address, Service, headless Service, name or node port."""
         return replace(self, address=address)
 
     def first(self, kind: Kind) -> Port:
@@ -163,6 +164,7 @@ def _probe(source: Peer, verb: str, target: Peer, path: str, attributes: Attribu
         target=target.workload.ref,
         port=port.number,
         address=address,
+        via=target.via,
         kind=kind,
         method=method,
         path=path,
@@ -174,6 +176,7 @@ def _name(probe: Probe, verb: str) -> str:
     """Name a row by all that tells it from another; scenarios have no two equal ones in a step."""
     path = f" {probe.path}" if probe.path != "/" else ""
     words = [f"{probe.source} {verb} {probe.target}:{probe.port}{path} by {probe.address}"]
+    words += [f"via {probe.via}"] if probe.via is not None else []
     words += [f"with {name}: {value}" for name, value in probe.headers]
     words += [f"as host {probe.host}"] if probe.host is not None else []
     words += ["as raw bytes"] if probe.raw is not None else []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ztconform import policies
 from ztconform.errors import UsageError
-from ztconform.model import Case, Lifecycle, Manifest, Row, Step, Topology
+from ztconform.model import Case, Lifecycle, Manifest, Ref, Row, Step, Topology
 from ztconform.placeholders import named
 from ztconform.proof.change import key
 from ztconform.rows import Change
@@ -60,21 +60,31 @@ def case(
                 rows=demanded,
             )
         )
-    needed = _needed(topology, made)
+    needed = replace(_needed(topology, made), private=True)
     return Case(id=name, topology=needed if mesh else _without_mesh(needed), steps=tuple(made))
 
 
-def _needed(topology: Topology, steps: Iterable[Step]) -> Topology:
-    """Return the topology without the workloads that no row, change or placeholder speaks of: they would prove nothing."""
+def _needed(topology: Topology, steps: Sequence[Step]) -> Topology:
+    """Return the topology without what no row, change or placeholder speaks of: it would prove nothing.
+
+    A Service beside the workloads' own is there for the rows that go through it.
+    """
     spoken = {ref for s in steps for r in s.rows for ref in (r.probe.source, r.probe.target)}
+    through = {r.probe.via for s in steps for r in s.rows}
     for step in steps:
         spoken |= {ref for ref, _ in step.relabel} | {event.workload for event in step.lifecycle}
         spoken |= {ref for manifest in step.apply for ref in named(manifest)}
     return replace(
         topology,
         workloads=tuple(w for w in topology.workloads if w.ref in spoken),
+        services=tuple(s for s in topology.services if _ref(s) in through),
         outsiders=tuple(w for w in topology.outsiders if w.ref in spoken),
     )
+
+
+def _ref(manifest: Manifest) -> Ref:
+    metadata = manifest["metadata"]
+    return Ref(metadata["namespace"], metadata["name"])
 
 
 def _without_mesh(topology: Topology) -> Topology:

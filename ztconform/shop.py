@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample shop that every scenario is played in: five workloads, their twins in another namespace, three outsiders."""
+"""The sample shop that every scenario is played in: five workloads, their twins in another namespace, hosts outside."""
 
 from dataclasses import dataclass, replace
 
-from ztconform.model import OUTSIDE, Port, Ref, Topology, Workload
+from ztconform.model import OUTSIDE, TEST_HOST, Manifest, Port, Ref, Topology, Workload
 from ztconform.rows import Peer
 
 NAMESPACE, TWIN = "shop", "shop-twin"
@@ -32,6 +32,8 @@ class Shop:
     frontend: Peer
     products: Peer
     payment: Peer
+    payment_by_node: Peer  # by its node's port, which keeps the caller's address
+    payment_by_other_node: Peer  # by the port of a node where it is not, which forwards
     checkout: Peer
     legacy: Peer  # a client from before the mesh
     attacker: Peer  # meshed; its probes may leave past its own proxy, with a certificate of their choice
@@ -47,6 +49,7 @@ class Shop:
     resolver: Peer
     world: Peer  # an outsider
     excepted: Peer  # another address outside, in the same network as `world`
+    test_host: Peer  # this machine; it listens nowhere
     metadata: Peer  # an outsider at the cloud metadata address
 
 
@@ -61,6 +64,21 @@ def _workload(namespace: str, name: str, ports: tuple[Port, ...] = (_HTTP,), *, 
 def _outsider(name: str, address: str = "") -> Workload:
     ports = (Port(number=80 if address else 8080, name="http"),)
     return Workload(ref=Ref(OUTSIDE, name), ports=ports, fixed_address=address)
+
+
+def _node_port(name: str, policy: str) -> Manifest:
+    """Return a Service that leads from a port of the nodes to payment, with an externalTrafficPolicy."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "type": "NodePort",
+            "externalTrafficPolicy": policy,
+            "selector": {"app": "payment"},
+            "ports": [{"name": "http", "port": _HTTP.service, "targetPort": _HTTP.number}],
+        },
+    }
 
 
 def shop() -> Shop:
@@ -97,12 +115,14 @@ def shop() -> Shop:
     outsiders = {
         "world": _outsider("world"),
         "excepted": _outsider("excepted"),
+        "test_host": Workload(ref=Ref(OUTSIDE, TEST_HOST)),
         "metadata": _outsider("metadata", METADATA_ADDRESS),
     }
     topology = Topology(
         namespaces={NAMESPACE: {"team": "shop"}, TWIN: {"team": "twin"}},
         workloads=tuple(workloads.values()),
         outsiders=tuple(outsiders.values()),
+        services=(_node_port("payment-local", "Local"), _node_port("payment-anywhere", "Cluster")),
     )
     # The resolver is the cluster's own; only its name and ports are known here.
     dns = Workload(
@@ -110,4 +130,10 @@ def shop() -> Shop:
         ports=(Port(number=53, name="dns", protocol="UDP", app="udp", service=53),),
     )
     peers = {name: Peer(w) for name, w in {**workloads, **outsiders}.items()}
-    return Shop(topology=topology, resolver=Peer(dns), **peers)
+    return Shop(
+        topology=topology,
+        resolver=Peer(dns),
+        payment_by_node=replace(peers["payment"], address="node", via=Ref(NAMESPACE, "payment-local")),
+        payment_by_other_node=replace(peers["payment"], address="other-node", via=Ref(NAMESPACE, "payment-anywhere")),
+        **peers,
+    )

@@ -19,3 +19,7 @@ class Timeouts:
 
 # Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
 LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
+
+# As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, a changed label
+# of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
+KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)

@@ -80,11 +80,11 @@ def test_the_worst_attempt_counts():
     assert 0.02 == round(came.seconds, 6)
 
 
-def test_what_gets_through_after_the_marker_of_the_good_round_is_counted():
+def test_what_gets_through_although_it_was_sent_after_one_that_was_denied_is_counted():
     came = stream(("answered", 10.0), ("timeout", 10.1), ("answered", 10.2), ("timeout", 10.3))
-    assert 1 == after([ATTEMPT], came, {CLIENT: 10.05}, ())
-    assert 2 == after([ATTEMPT], came, {CLIENT: 10.05}, {"n10.3"})
-    assert 0 == after([ATTEMPT], came, {CLIENT: 10.25}, ())
+    assert 1 == after([ATTEMPT], came, {ATTEMPT.id: 10.05}, ())
+    assert 2 == after([ATTEMPT], came, {ATTEMPT.id: 10.05}, {"n10.3"})
+    assert 0 == after([ATTEMPT], came, {ATTEMPT.id: 10.25}, ())
     assert 0 == after([ATTEMPT], came, {}, ())
 
 

@@ -25,23 +25,16 @@ from ztconform.lab.services import endpoints
 from ztconform.lab.signatures import SIGNATURES
 from ztconform.lab.state import NODES, State
 from ztconform.lab.stream import LabStream
-from ztconform.lab.targets import Aim, Targets, command
-from ztconform.model import (
-    OUTSIDE,
-    Attempt,
-    Cause,
-    Manifest,
-    Pod,
-    Ref,
-    Round,
-    Sighting,
-    Step,
-    Topology,
-)
+from ztconform.lab.targets import Aim, command
+from ztconform.model import OUTSIDE, Attempt, Cause, Manifest, Pod, Ref, Round, Sighting, Step, Topology
+from ztconform.proof import witness
+from ztconform.proof.pins import Pins
 from ztconform.timeouts import LAB
 
 _OWNER = "lab"  # of what every lab has: DNS and bystanders
+_OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
 _OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run")
+_LACKING = {"node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones"}
 
 
 class LabCluster:
@@ -62,7 +55,7 @@ class LabCluster:
         self._flights: dict[str, Flight] = {}  # of the last round, by nonce
         self._namespaces: dict[str, int] = {}  # pod -> the child's descriptor of its namespace
         self._ends: dict[Ref, float] = {}  # terminating workload -> when its grace is over
-        self._targets = Targets()
+        self._pins = Pins()
         self._process = LabProcess(NODES)
         self.mesh = MeshControl(self._process.prober, svid_ttl or TTL)
         try:
@@ -88,7 +81,7 @@ class LabCluster:
         return Facts(
             stack="lab",
             dialects=("kubernetes", "istio"),
-            features=dict.fromkeys(("l34", "outsider", "dual-stack", "flow-log"), "") | dict.fromkeys(_OF_THE_MESH, no_mesh),
+            features=dict.fromkeys(_OF_THE_NETWORK, "") | dict.fromkeys(_OF_THE_MESH, no_mesh) | _LACKING,
             versions={"linux": platform.release(), "python": ".".join(map(str, sys.version_info[:3]))},
             signatures=SIGNATURES,
             timeouts=LAB,
@@ -142,7 +135,7 @@ class LabCluster:
         seconds = max((s["timeout"] for s in composed.specs), default=0.0) + 30.0
         answers = self._process.prober.ask("round", specs=composed.specs, seconds=seconds)["observations"]
         round_ = read_round(composed, answers, self._state)
-        self._targets.pin(attempts, round_.observations)
+        self._pins.pin(attempts, round_.observations)
         self._flights = flights(attempts, round_.observations, self._state)
         return replace(round_, foreign=self._foreign())
 
@@ -201,7 +194,7 @@ class LabCluster:
         return {ref: svid.serial for ref, svid in self.mesh.rotate(self._state, pods).items()}
 
     def _aim(self) -> Aim:
-        return self._targets.over(self._state, self._vips, self.mesh)
+        return Aim(self._state, self._vips, self._pins, self.mesh)
 
     def _foreign(self) -> frozenset[str]:
         mine = {n for n, o in self._state.owners.items() if o == self._owner}
@@ -232,7 +225,7 @@ class LabCluster:
         if gone:
             self.mesh.release(gone)
             self._process.prober.ask("remove", devices=[p.device for p in gone])
-            self._targets.forget()
+            self._pins.forget()
         if added:
             self._namespaces |= self._process.prober.ask("add", pods=[_link(p) for p in added])
             self.mesh.capture([p for p in added if p.meshed])
@@ -264,14 +257,7 @@ class LabCluster:
         by_name = {str(ref): ref for ref in self._logs}
         for name, entries in logs.items():
             ref = by_name[name]
-            log = self._logs[ref]
-            for nonce, boot, sequence, identity in entries:
-                if log is None:
-                    break
-                if sequence != len(log) + 1 or (log and log[-1].boot != boot):
-                    log = self._logs[ref] = None
-                    break
-                log.append(Sighting(nonce=nonce, boot=boot, sequence=sequence, identity=identity))
+            self._logs[ref] = witness.written(self._logs[ref], entries)
 
 
 def _pod(pod: LabPod) -> Pod:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ztconform import controls
 from ztconform.agent.wire import HEALTH_PORT
+from ztconform.controls import Pair, SelfProbe, observation
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.view import MeshConfig
 from ztconform.lab.services import endpoints
@@ -15,14 +17,11 @@ from ztconform.lab.zone import CLUSTER_DOMAIN
 from ztconform.model import (
     OUTSIDE,
     Attempt,
-    Bystander,
-    Observation,
     Port,
     Ref,
     Round,
     Topology,
     Transport,
-    Vital,
     Workload,
 )
 from ztconform.timeouts import LAB
@@ -75,46 +74,25 @@ def base_topology() -> Topology:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _SelfProbe:
-    server: LabPod
-    port: int
-    transport: Transport
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composed:
     """Hold a round's specs in the order sent: attempts, self-probes, health probes, bystanders."""
 
     attempts: Sequence[Attempt]
-    itself: Sequence[_SelfProbe]
+    itself: Sequence[SelfProbe]
     health: Sequence[LabPod]
-    pairs: Sequence[tuple[int | None, int | None, Transport]]
+    pairs: Sequence[Pair]
     specs: list[dict[str, Any]]
 
 
 def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
     """Return everything that one round sends."""
-    servers = {
-        (t, a.probe.port, a.probe.transport, _own_kind(state.pods[t], a)): state.pods[t]
-        for a in attempts
-        for t in a.targets
-        if t in state.pods
-    }
-    itself = [_SelfProbe(pod, port, transport) for (_, port, transport, _), pod in servers.items()]
-    health = list({pod.ref: pod for pod in servers.values()}.values())
-    pairs = sorted(
-        {
-            (state.pods[a.probe.source].node, state.pods[t].node, a.probe.transport)
-            for a in attempts
-            for t in a.targets
-            if t in state.pods
-        },
-        key=str,
-    )
+    itself = controls.self_probes(attempts, state.pods.get)
+    health = list({probe.server: state.pods[probe.server] for probe in itself}.values())
+    pairs = controls.pairs(attempts, state.pods.get)
     timeout = min((a.timeout for a in attempts), default=LAB.denied)
     specs = [aim.spec(a) for a in attempts]
-    specs += [_own(pod, kind, port, a_transport, timeout) for (_, port, a_transport, kind), pod in servers.items()]
+    specs += [_own(state.pods[probe.server], probe, timeout) for probe in itself]
     specs += [_health(pod, timeout) for pod in health]
     specs += [_pass_by(state, *pair, timeout) for pair in pairs]
     for index, spec in enumerate(specs):
@@ -123,19 +101,11 @@ def compose(attempts: Sequence[Attempt], state: State, aim: Aimed) -> Composed:
     return Composed(attempts=attempts, itself=itself, health=health, pairs=pairs, specs=specs)
 
 
-def _own_kind(pod: LabPod, attempt: Attempt) -> str:
-    """Return what the port serves: a probe of another kind (TLS, a WebSocket) is answered by the same application."""
-    if attempt.probe.kind in ("dns", "udp"):
-        return attempt.probe.kind
-    apps = [p.app for p in pod.ports if (p.number, p.protocol) == (attempt.probe.port, "TCP")]
-    return apps[0] if apps else attempt.probe.kind
-
-
-def _own(pod: LabPod, kind: str, port: int, transport: Transport, timeout: float) -> dict[str, Any]:
+def _own(pod: LabPod, probe: SelfProbe, timeout: float) -> dict[str, Any]:
     """Probe a server from its own pod on its own address, which no policy can forbid (network-policy-api#390)."""
     name = f"{DNS.workload.name}.{DNS.workload.namespace}.svc.{CLUSTER_DOMAIN}."
-    spec = {"pod": str(pod.ref), "kind": kind, "address": pod.v4, "port": port, "timeout": timeout}
-    return spec | {"path": name if kind == "dns" else "/", "bind": pod.v4, "retry": transport == "UDP"}
+    spec = {"pod": str(pod.ref), "kind": probe.kind, "address": pod.v4, "port": probe.port, "timeout": timeout}
+    return spec | {"path": name if probe.kind == "dns" else "/", "bind": pod.v4, "retry": probe.transport == "UDP"}
 
 
 def _health(pod: LabPod, timeout: float) -> dict[str, Any]:
@@ -172,34 +142,13 @@ def read_round(composed: Composed, answers: Sequence[Mapping[str, Any]], state: 
     }
     behind = {p.ref for s in state.services.values() for p in endpoints(s, state.inventory)}
     vitals = tuple(
-        Vital(
-            server=probe.server.ref,
-            port=probe.port,
-            transport=probe.transport,
-            boot=answer["boot"],
-            answers_itself=answer["signal"] == "answered" and answer["backend"] == str(probe.server.ref),
-            ready=healthy[probe.server.ref] and probe.server.ready,
-            in_endpoints=probe.server.ref in behind,
-            detail=f"{answer['signal']} {answer['detail']}".strip(),
+        controls.vital(
+            probe,
+            answer,
+            ready=healthy[probe.server] and state.pods[probe.server].ready,
+            in_endpoints=probe.server in behind,
         )
         for probe, answer in zip(composed.itself, itself, strict=True)
     )
-    bystanders = tuple(
-        Bystander(
-            nodes=(source, target),
-            transport=transport,
-            through=None if answer["signal"] == "not-run" else bool(answer["backend"]),
-            detail=f"{answer['signal']} {answer['detail']} from {_place(source)} to {_place(target)}",
-        )
-        for (source, target, transport), answer in zip(composed.pairs, rest[len(composed.health) :], strict=True)
-    )
+    bystanders = tuple(map(controls.bystander, composed.pairs, rest[len(composed.health) :]))
     return Round(observations=observations, vitals=vitals, bystanders=bystanders)
-
-
-def _place(node: int | None) -> str:
-    return "outside" if node is None else f"node {node}"
-
-
-def observation(answer: Mapping[str, Any], attempt: str) -> Observation:
-    """Return the agent's answer as an observation of this attempt."""
-    return Observation(**{**answer, "attempt": attempt})

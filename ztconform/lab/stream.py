@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from ztconform.controls import observation
 from ztconform.lab.process import Channel
-from ztconform.lab.rounds import observation
 from ztconform.model import Attempt, Observation, Ref
 
 _numbers = count(1)

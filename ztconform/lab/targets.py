@@ -4,10 +4,10 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ztconform.errors import InternalError
+from ztconform.errors import InternalError, UsageError
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.capture import MARK
 from ztconform.lab.mesh.control import MeshControl
@@ -16,38 +16,16 @@ from ztconform.lab.servicenat import Vip
 from ztconform.lab.services import Service, target_number
 from ztconform.lab.state import State
 from ztconform.lab.zone import CLUSTER_DOMAIN, OUTSIDE_DOMAIN
-from ztconform.model import OUTSIDE, Attempt, Observation, Probe, Ref
+from ztconform.model import OUTSIDE, Attempt, Probe, Ref
+from ztconform.proof.pins import Pins, search
 from ztconform.proof.plan import service_of
 from ztconform.timeouts import LAB
-
-
-class Targets:
-    """Remember the addresses that headless names resolved to while nothing was denied."""
-
-    def __init__(self) -> None:
-        self._pins: dict[tuple[Ref, Ref, int], str] = {}
-
-    def forget(self) -> None:
-        """Drop every pin: pods have gone, and with them their addresses."""
-        self._pins.clear()
-
-    def pin(self, attempts: Sequence[Attempt], observations: Sequence[Observation]) -> None:
-        """Keep the address at which a headless name was reached: later phases dial it and depend on no DNS."""
-        for attempt, observation in zip(attempts, observations, strict=True):
-            if attempt.probe.address == "headless" and observation.backend:
-                self._pins[_pin_key(attempt.probe)] = observation.peer.split()[0]
-
-    def over(self, state: State, vips: Mapping[Ref, Vip], mesh: MeshControl) -> "Aim":
-        """Return what turns attempts into the agent's terms in one state."""
-        return Aim(state, vips, self._pins, mesh)
 
 
 class Aim:
     """Turn attempts into the agent's terms."""
 
-    def __init__(
-        self, state: State, vips: Mapping[Ref, Vip], pins: Mapping[tuple[Ref, Ref, int], str], mesh: MeshControl
-    ) -> None:
+    def __init__(self, state: State, vips: Mapping[Ref, Vip], pins: Pins, mesh: MeshControl) -> None:
         self._mesh = mesh
         self._state = state
         self._vips = vips
@@ -79,11 +57,13 @@ class Aim:
         if probe.cert is not None or probe.kind == "tls":
             spec["tls"] = self._mesh.client_tls(self._state, probe, source)
         if "name" in spec or probe.kind == "dns":
-            spec["search"] = _search(source.ref.namespace)
+            spec["search"] = search(source.ref.namespace, CLUSTER_DOMAIN)
             spec["resolver"] = [self._vip(DNS.workload, 4), 53]
         return spec
 
     def _address(self, probe: Probe) -> dict[str, Any]:
+        if probe.address in ("node", "other-node"):
+            raise UsageError(f"{probe.target}: the lab has no node ports")
         if probe.target.namespace == OUTSIDE:
             pod = self._state.pods[probe.target]
             if probe.address == "name":
@@ -95,7 +75,7 @@ class Aim:
         port = self._number(service, probe)
         if not service.headless and probe.address == "service":
             return {"address": self._vip(service.ref, probe.family), "port": port}
-        pinned = self._pins.get(_pin_key(probe))
+        pinned = self._pins.of(probe)
         if service.headless and probe.address != "name" and pinned is not None:
             return {"address": pinned, "port": port}
         return {"name": f"{service.ref.name}.{service.ref.namespace}", "port": port, "family": probe.family}
@@ -129,13 +109,3 @@ def command(pid: int, fd: int, spec: Mapping[str, Any]) -> str:
 
 def _of(pod: LabPod, family: int) -> str:
     return pod.v6 if family == 6 else pod.v4
-
-
-def _pin_key(probe: Probe) -> tuple[Ref, Ref, int]:
-    return probe.source, service_of(probe), probe.family
-
-
-def _search(namespace: str) -> list[str]:
-    """Return the search list of a pod's resolv.conf (kubelet, dnsPolicy ClusterFirst)."""
-    own = [f"{namespace}.svc.{CLUSTER_DOMAIN}"] if namespace else []
-    return [*own, f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The enforcement canary: one allow and one deny, both directions, on every node, before anything else is believed."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, assert_never
 
@@ -9,21 +10,24 @@ from ztconform.model import Case, Port, Probe, Ref, Row, RowResult, Step, Topolo
 from ztconform.proof.protocol import prove_case
 
 NAMESPACE, MESH_NAMESPACE = "ztc-canary", "ztc-canary-mesh"
+PATIENCE = 8.0  # seconds: whoever waits for the canary waits for everything, and a CNI that takes longer is none to rely on
 CanaryLayer = Literal["l34", "mesh"]
 
 
-def canary(nodes: int) -> Case:
-    """Return the L3/L4 canary: on each node a server that admits one client and calls one server."""
-    servers = [_workload(f"server-{n}", n, (Port(number=8080, name="http"),)) for n in range(nodes)]
+def canary(nodes: Sequence[str]) -> Case:
+    """Return the L3/L4 canary: on each node a server that admits one client only, and a client that may call nobody."""
+    servers = [_workload(f"server-{n}", n, (Port(number=8080, name="http"),)) for n in range(len(nodes))]
     clients = [_workload(name, 0, ()) for name in ("permitted", "refused")]
     rows = []
-    for server in servers:
-        rows.append(Row(id=f"permitted -> {server.ref.name}", probe=_probe("permitted", server), want="allowed"))
-        rows.append(_denied(f"refused -> {server.ref.name} (ingress)", "refused", server))
-    mute = _workload("mute", 0, ())
-    for server in servers:
-        rows.append(_denied(f"mute -> {server.ref.name} (egress)", "mute", server))
-    topology = Topology(namespaces={NAMESPACE: {}}, workloads=(*servers, *clients, mute))
+    for server, node in zip(servers, nodes, strict=True):
+        rows.append(Row(id=f"permitted -> server on {node}", probe=_probe("permitted", server), want="allowed"))
+        rows.append(_denied(f"refused -> server on {node} (ingress)", "refused", server))
+    # The first has a satellite on the second node.
+    mutes = [_workload("mute", 0, ()), *(_workload(f"mute-{n}", n, ()) for n in range(2, len(nodes)))]
+    for mute in mutes:
+        for server, node in zip(servers[:2], nodes[:2], strict=True):
+            rows.append(_denied(f"{mute.ref.name} -> server on {node} (egress)", mute.ref.name, server))
+    topology = Topology(namespaces={NAMESPACE: {}}, workloads=(*servers, *clients, *mutes), private=True)
     ingress = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -31,14 +35,14 @@ def canary(nodes: int) -> Case:
         "spec": {
             "podSelector": {"matchLabels": {"role": "server"}},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {"matchExpressions": [_one_of("app", "permitted", "mute")]}}]}],
+            "ingress": [{"from": [{"podSelector": {"matchExpressions": [_one_of("role", "permitted", "mute")]}}]}],
         },
     }
     egress = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": "canary-egress", "namespace": NAMESPACE},
-        "spec": {"podSelector": {"matchLabels": {"app": "mute"}}, "policyTypes": ["Egress"]},
+        "spec": {"podSelector": {"matchLabels": {"role": "mute"}}, "policyTypes": ["Egress"]},
     }
     return Case(id="canary", topology=topology, steps=(Step(apply=(ingress, egress), rows=tuple(rows)),))
 
@@ -47,7 +51,8 @@ def mesh_canary() -> Case:
     """Return the canary of the mesh: a server that refuses plaintext, and of two meshed clients the one that it does not know."""
     server = _meshed("server", (Port(number=8080, name="http", service=80),))
     plain = replace(_meshed("plain"), meshed=False)
-    topology = Topology(namespaces={MESH_NAMESPACE: {}}, workloads=(server, _meshed("permitted"), _meshed("stranger"), plain))
+    clients = (_meshed("permitted"), _meshed("stranger"), plain)
+    topology = Topology(namespaces={MESH_NAMESPACE: {}}, workloads=(server, *clients), private=True)
     strict = _security("PeerAuthentication", "canary-strict", {"mtls": {"mode": "STRICT"}})
     source = {"principals": [f"cluster.local/ns/{MESH_NAMESPACE}/sa/permitted"]}
     permitted = _security(
@@ -71,11 +76,42 @@ def prove_canary(cluster: Cluster, layer: CanaryLayer = "l34") -> tuple[RowResul
     """Prove that a layer of the cluster enforces anything at all; any row that is not PROVED means that nothing else counts."""
     match layer:
         case "l34":
-            return prove_case(canary(len(cluster.facts().nodes)), cluster)
+            return prove_case(canary(cluster.facts().nodes), cluster, patience=PATIENCE)
         case "mesh":
             return prove_case(mesh_canary(), cluster)
         case _:
             assert_never(layer)
+
+
+def complaint(results: Sequence[RowResult], layer: CanaryLayer) -> str:
+    """Return in one sentence that a layer enforces nothing at all, where every denial that was tried was answered; else ""."""
+    denied = [r for r in results if r.row.want == "denied"]
+    if layer != "l34" or not denied or any(r.outcome != "VIOLATED" for r in denied):
+        return ""
+    return (
+        f"this cluster's CNI enforces no NetworkPolicy: all {len(denied)} requests that a policy denies, in both directions "
+        "and on every node, were answered; install a CNI that does, or switch its enforcement on"
+    )
+
+
+def untested(nodes: Mapping[str, str]) -> tuple[RowResult, ...]:
+    """Return a red row for each node that holds workloads and was left out: what it enforces nobody knows."""
+    rows = []
+    for node, why in sorted(nodes.items()):
+        probe = Probe(source=Ref(NAMESPACE, "permitted"), target=Ref(NAMESPACE, "server"), port=8080, address="pod")
+        row = Row(id=f"node {node}", probe=probe, want="allowed")
+        rows.append(
+            RowResult(
+                row=row,
+                outcome="INCONCLUSIVE",
+                why=f"node {node} was not tested: {why}",
+                control="none",
+                window=None,
+                observations=(),
+                cause=None,
+            )
+        )
+    return tuple(rows)
 
 
 def _meshed(name: str, ports: tuple[Port, ...] = ()) -> Workload:
@@ -92,7 +128,7 @@ def _one_of(key: str, *values: str) -> dict[str, object]:
 
 
 def _workload(name: str, node: int, ports: tuple[Port, ...]) -> Workload:
-    role = "server" if ports else "client"
+    role = "server" if ports else name.partition("-")[0]
     return Workload(ref=Ref(NAMESPACE, name), ports=ports, labels={"app": name, "role": role}, node=node)
 
 

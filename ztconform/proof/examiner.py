@@ -17,9 +17,12 @@ _SILENT = frozenset({"timeout", "silence", "icmp", "closed", "tls-alert"})
 class Examiner:
     """Run and judge rounds on one cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, patience: float | None = None) -> None:
+        """Look at a cluster; `patience` bounds the seconds of each wait for convergence below the stack's own."""
+        facts = cluster.facts()
+        converge = min(facts.timeouts.converge, patience or facts.timeouts.converge)
         self.cluster = cluster
-        self.facts: Facts = cluster.facts()
+        self.facts: Facts = replace(facts, timeouts=replace(facts.timeouts, converge=converge))
         self.baseline: dict[Ref, Vital] = {}
         self._foreign: frozenset[str] | None = None
 

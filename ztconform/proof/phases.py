@@ -44,8 +44,6 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
     started = monotonic()
     against: dict[str, tuple[Finding, ...]] = {}  # by row id: the last round that contradicts it
     while trials:
-        for stream in watched:
-            stream.mark_round()
         started = monotonic()
         findings = examiner.round(trials)
         rounds += 1
@@ -63,6 +61,8 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
                     trial.blame_round(against.get(trial.row.id, findings[trial.row.id]))
                 else:
                     trial.remember(findings[trial.row.id])
+                    for stream in watched:
+                        stream.converged(findings[trial.row.id])
             break
         sleep(timeouts.spacing)  # a row that is still open answers at once, and would be asked thousands of times
     return started

@@ -30,6 +30,16 @@ def with_satellites(case: Case) -> Case:
     return replace(case, topology=topology, steps=steps)
 
 
+def without_outsiders(case: Case) -> Case:
+    """Return the case without hosts outside and the rows that speak of them."""
+    steps = tuple(replace(s, rows=tuple(r for r in s.rows if not _is_outside(r))) for s in case.steps)
+    return replace(case, topology=replace(case.topology, outsiders=()), steps=steps)
+
+
+def _is_outside(row: Row) -> bool:
+    return OUTSIDE in (row.probe.source.namespace, row.probe.target.namespace)
+
+
 def service_of(probe: Probe) -> Ref:
     """Return the Service that the probe goes through."""
     if probe.via is not None:

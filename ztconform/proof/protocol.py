@@ -26,35 +26,41 @@ def prove_case(
     mutate: Mutate | None = None,
     notify: Notify | None = None,
     keep_policy: bool = False,
+    patience: float | None = None,
 ) -> tuple[RowResult, ...]:
     """Prove every row of a case and return the results in the case's order.
 
     Never raises for an outcome. `mutate` may change a policy, or drop it (None), before it is applied; `notify` is told each
-    phase. With `keep_policy` the topology stays, with the last policies in force, until `cluster.remove(case.id)`.
+    phase; `patience` bounds the seconds of each wait for convergence below the stack's own. With `keep_policy` the topology
+    stays, with the last policies in force, until `cluster.remove(case.id)`.
     Raises Rejected for a manifest that the cluster refuses, and any ZtconformError if the cluster could not be used.
     """
     _demand_unique_ids(case)
+    rows = [row for step in case.steps for row in step.rows]
+    lacking = cluster.facts().features.get("outsider", "")
+    if lacking:
+        case = plan.without_outsiders(case)
     case = plan.with_satellites(case)
     kept = False
     try:
         cluster.deploy(case.topology, case.id)
-        proof = _Proof(case, cluster, mutate, notify or (lambda phase: None))
+        proof = _Proof(case, cluster, mutate, notify or (lambda phase: None), patience)
         results = proof.run()
         if keep_policy:
             proof.changes.restore()
             kept = True
-        return results
+        return _with_left_out(results, rows, lacking)
     finally:
         if not kept:
             cluster.remove(case.id)
 
 
 class _Proof:
-    def __init__(self, case: Case, cluster: Cluster, mutate: Mutate | None, notify: Notify) -> None:
+    def __init__(self, case: Case, cluster: Cluster, mutate: Mutate | None, notify: Notify, patience: float | None) -> None:
         self.case = case
         self.cluster = cluster
         self.notify = notify
-        self.examiner = Examiner(cluster)
+        self.examiner = Examiner(cluster, patience)
         self.timeouts = self.examiner.facts.timeouts
         self.changes = Changes(cluster, mutate)
         self.trials = [Trial(row=r, step=i) for i, s in enumerate(case.steps) for r in s.rows]
@@ -88,9 +94,10 @@ class _Proof:
     def _aim(self, trials: Iterable[Trial]) -> list[Trial]:
         """Work out from where to where each row is sent now; return those that can be sent."""
         pods = self.cluster.pods()
+        mute = {pod.ref for pod in pods if not pod.witnesses}
         for trial in trials:
             attempts, why = plan.attempts(trial.row, pods, self.cluster.endpoints, self.timeouts)
-            trial.aim(attempts)
+            trial.aim(attempts, mute)
             trial.control_why = why or trial.control_why
         return [t for t in trials if t.attempts]
 
@@ -189,6 +196,18 @@ class _Proof:
         if then is not None:
             self.changes.restore()
             phases.converge(self.examiner, self._aim([t for t in then if not t.red]))
+
+
+def _with_left_out(results: Sequence[RowResult], rows: Sequence[Row], why: str) -> tuple[RowResult, ...]:
+    """Return the results with one for each row that was left out, NOT_SUPPORTED for that reason, in the case's order."""
+    wanted = {row.id for row in rows}
+    found = {result.row.id: result for result in results}
+    others = tuple(result for result in results if result.row.id not in wanted)
+    return (*others, *(found.get(row.id) or _unsupported(row, why) for row in rows))
+
+
+def _unsupported(row: Row, why: str) -> RowResult:
+    return RowResult(row=row, outcome="NOT_SUPPORTED", why=why, control="none", window=None, observations=(), cause=None)
 
 
 def _demand_unique_ids(case: Case) -> None:

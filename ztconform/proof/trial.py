@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What has been found about one row so far; it turns red at most once, and is PROVED only with every piece of evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ztconform.judge import contradicts, meets
@@ -29,7 +29,8 @@ class Trial:
     attempts: tuple[Attempt, ...] = ()
     control: str = ""  # the kind of control that held; "" while none has
     control_why: str = ""
-    servers: set[Ref] = field(default_factory=set)  # pods that any of its probes could have reached
+    servers: set[Ref] = field(default_factory=set)  # pods that any of its probes could have reached, and that keep a log
+    witnessed: bool = True  # False: a server that is the cluster's own could be reached too, and keeps none
     released: bool = False
     held: bool = False
     window: Window | None = None
@@ -52,10 +53,11 @@ class Trial:
         """Return whether the row is a denial that must have been open before and be open again."""
         return self.row.want == "denied" and self.row.control != "twin"
 
-    def aim(self, attempts: tuple[Attempt, ...]) -> None:
-        """Take the attempts of the coming rounds, and remember the servers that they may reach."""
+    def aim(self, attempts: tuple[Attempt, ...], mute: Collection[Ref] = ()) -> None:
+        """Take the attempts of the coming rounds, and remember the servers that they may reach; those in `mute` keep no log."""
         self.attempts = attempts
-        self.servers |= {t for a in attempts for t in a.targets}
+        self.servers |= {t for a in attempts for t in a.targets} - set(mute)
+        self.witnessed = self.witnessed and not any(t in mute for a in attempts for t in a.targets)
 
     def met_by(self, findings: Sequence[Finding]) -> bool:
         """Return whether every finding is what the row wants; no finding at all is not."""

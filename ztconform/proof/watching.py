@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The open-loop stream of a step's denied rows, from before apply until convergence, and the windows read from it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from time import monotonic
 
@@ -9,7 +9,7 @@ from ztconform.cluster import Cluster
 from ztconform.model import Observation, Ref
 from ztconform.proof import window
 from ztconform.proof.examiner import attempts_of
-from ztconform.proof.trial import Trial
+from ztconform.proof.trial import Finding, Trial
 from ztconform.timeouts import Timeouts
 
 
@@ -25,7 +25,7 @@ class Watching:
         self._cluster = cluster
         self._log: list[Observation] = []
         self._before: Mapping[Ref, float] = {}
-        self._round: Mapping[Ref, float] = {}
+        self._denied: dict[str, float] = {}  # by attempt: when the probe was sent that first met its denial
         self._stack = ExitStack()
 
     def __enter__(self) -> "Watching":
@@ -48,9 +48,9 @@ class Watching:
         """Set the marker from which windows count: call it right before the change."""
         self._before = self._stream.mark()
 
-    def mark_round(self) -> None:
-        """Set the marker behind which nothing may get through any more, if the round that starts now is the good one."""
-        self._round = self._stream.mark()
+    def converged(self, findings: Iterable[Finding]) -> None:
+        """Take the first good round: behind its probes nothing may get through any more."""
+        self._denied.update((f.attempt.id, f.observation.sent) for f in findings)
 
     def halt(self, after: float) -> None:
         """Stop sending after so many seconds."""
@@ -63,6 +63,6 @@ class Watching:
             attempts = self._trials.get(trial.row.id)
             if attempts and attempts == trial.attempts:
                 trial.window = window.measure(attempts, self._log, self._before, self._every, seen)
-                again = window.after(attempts, self._log, self._round, seen)
+                again = window.after(attempts, self._log, self._denied, seen)
                 if again and not trial.red:
                     trial.blame("VIOLATED", f"let through {again} times after it had been denied")

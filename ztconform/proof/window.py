@@ -7,14 +7,14 @@ from itertools import pairwise
 from ztconform.model import Attempt, Observation, Ref, Window
 
 
-def after(attempts: Sequence[Attempt], stream: Sequence[Observation], marker: Mapping[Ref, float], seen: Collection[str]) -> int:
-    """Return how many of the attempts' probes were let through although they were sent after the marker."""
+def after(attempts: Sequence[Attempt], stream: Sequence[Observation], denied: Mapping[str, float], seen: Collection[str]) -> int:
+    """Return how many of the attempts' probes were let through although they were sent after one that was denied.
+
+    `denied` says by attempt when that one was sent, on the same client's clock: an order to send is carried out some time after
+    it is given, and what passes until then was sent before.
+    """
     mine = {a.id: a for a in attempts}
-    return sum(
-        through(mine[o.attempt], o, seen) and o.sent > marker.get(mine[o.attempt].probe.source, o.sent)
-        for o in stream
-        if o.attempt in mine
-    )
+    return sum(through(mine[o.attempt], o, seen) and o.sent > denied.get(o.attempt, o.sent) for o in stream if o.attempt in mine)
 
 
 def through(attempt: Attempt, observation: Observation, seen: Collection[str]) -> bool:
