@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a case's namespaces get names of their own, and its manifests with them; and when an object is there as it was sent."""
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ztconform import resources
+from ztconform.kube.names import Names, private
+from ztconform.kube.policies import agrees, selector
+from ztconform.model import Ref
+
+DNS_LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
+    max_leaves=12,
+)
+NAMES = private({"shop": {}, "shop-twin": {}}, "1a2b3c-0")
+
+
+def manifests() -> list[dict[str, Any]]:
+    paths = sorted((resources.folder("manifests") / "policies").glob("*/kubernetes.yaml"))
+    return [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("manifest", manifests())
+def test_a_manifest_of_ours_names_no_namespace_of_the_case_any_more_once_it_is_renamed(manifest: dict[str, Any]) -> None:
+    renamed = NAMES.manifest(manifest)
+    assert NAMES.to_real(manifest["metadata"]["namespace"]) == renamed["metadata"]["namespace"]
+    text = yaml.safe_dump(renamed).replace("${host:shop/", "").replace("outsider/", "")
+    for said in NAMES.real:
+        assert f"kubernetes.io/metadata.name: {said}\n" not in text
+        assert f"namespace: {said}\n" not in text
+
+
+def test_whom_a_policy_selects_is_renamed_and_labels_of_the_same_text_are_not() -> None:
+    expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop-twin", "kube-system"]}
+    selectors = [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop", "team": "shop"}}},
+        {"namespaceSelector": {"matchExpressions": [expression, {"key": "team", "operator": "In", "values": ["shop"]}]}},
+    ]
+    manifest = {
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "shop", "namespace": "shop"},
+        "spec": {"ingress": [{"from": selectors}]},
+    }
+    first, second = NAMES.manifest(manifest)["spec"]["ingress"][0]["from"]
+    assert {"kubernetes.io/metadata.name": "shop-1a2b3c-0", "team": "shop"} == first["namespaceSelector"]["matchLabels"]
+    named, labelled = second["namespaceSelector"]["matchExpressions"]
+    assert ["shop-twin-1a2b3c-0", "kube-system"] == named["values"]
+    assert ["shop"] == labelled["values"]
+    assert "shop" == NAMES.manifest(manifest)["metadata"]["name"]
+
+
+@given(st.sets(DNS_LABEL, min_size=1, max_size=5))
+def test_a_private_name_is_a_dns_label_and_leads_back(said: set[str]) -> None:
+    names = private(dict.fromkeys(said), "1a2b3c-gw1-12")
+    for one in said:
+        real = names.to_real(one)
+        assert len(real) <= 63 and real.endswith("-1a2b3c-gw1-12") and not real.startswith("-")
+    if len({names.to_real(one) for one in said}) == len(said):
+        assert said == {names.to_case(names.to_real(one)) for one in said}
+
+
+@given(JSON)
+def test_literal_names_change_nothing(value: Any) -> None:
+    manifest = {"kind": "NetworkPolicy", "metadata": {"name": "a", "namespace": "b"}, "spec": value}
+    assert manifest == Names().manifest(manifest)
+    assert Ref("b", "c") == Names().ref(Ref("b", "c"))
+
+
+@given(JSON)
+def test_what_was_sent_agrees_with_itself(value: Any) -> None:
+    assert agrees(value, value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "there", "agree"),
+    [
+        ({"ports": [{"port": 80}]}, {"ports": [{"port": 80, "protocol": "TCP"}]}, True),
+        ({"ports": [{"port": 80}]}, {"ports": [{"port": 80, "protocol": "UDP"}]}, False),
+        ({"podSelector": {}}, {"podSelector": {}, "policyTypes": ["Ingress"]}, True),
+        ({"podSelector": {}, "ingress": []}, {"podSelector": {}}, True),
+        ({"podSelector": {}}, {"podSelector": {}, "ingress": [{}]}, False),
+        ({"podSelector": {}}, {"podSelector": {}, "egress": [{}]}, False),
+        ({"ingress": [{"from": [{"podSelector": {}}]}]}, {"ingress": [{"from": [{"podSelector": {}}, {}]}]}, False),
+        ({"podSelector": {"matchLabels": {"app": "a"}}}, {"podSelector": {"matchLabels": {"app": "b"}}}, False),
+        ({"podSelector": {"matchLabels": {"app": "a"}}}, {"podSelector": {}}, False),
+        ({"policyTypes": ["Ingress", "Egress"]}, {"policyTypes": ["Ingress"]}, False),
+        ({"podSelector": {}}, None, False),
+    ],
+)
+def test_what_a_webhook_changed_is_not_what_was_sent(sent: Any, there: Any, agree: bool) -> None:
+    assert agree is agrees(sent, there)
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ({}, ""),
+        ({"matchLabels": {"app": "a", "tier": "b"}}, "app=a,tier=b"),
+        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}, "app in (a,b)"),
+        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]}, "app notin (a)"),
+        ({"matchExpressions": [{"key": "app", "operator": "Exists"}, {"key": "old", "operator": "DoesNotExist"}]}, "app,!old"),
+    ],
+)
+def test_a_selector_is_asked_as_the_api_has_it(declared: dict[str, Any], text: str) -> None:
+    assert text == selector(declared)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a CNI's flow log says of who dropped a probe, as causes that name policies; reading the log is left to the witness."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ztconform.kube.pods import KubePod
+from ztconform.kube.profile import Drop
+from ztconform.model import Cause, Ref
+
+Selecting = Callable[[Ref, str], Sequence[str]]  # a pod as it is in the cluster, and a direction
+
+
+def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting) -> list[Cause]:
+    """Return a cause for every drop: a rule that denies names itself, a default deny all that select the endpoint."""
+    by_address = {address: pod for pod in pods for address in pod.addresses}
+    found = []
+    for drop in drops:
+        endpoint = by_address.get(drop.address)
+        implicit = tuple(selecting(endpoint.real, drop.direction)) if endpoint is not None and not drop.policies else ()
+        found.append(
+            Cause(
+                nonce=drop.nonce,
+                layer="l34",
+                policies=drop.policies or implicit,
+                explicit=bool(drop.policies),
+                direction=drop.direction,
+                endpoint=endpoint.ref if endpoint is not None else None,
+                source="hubble",
+            )
+        )
+    return found

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Cluster protocol on Kubernetes: deploys a case, changes it, sends its probes and asks who saw them.
+
+Objects are left to `deploying` and `policies`, conversations with agents to `links`, and what a round is made of to `rounds`.
+"""
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from ztconform.cluster import Facts
+from ztconform.errors import ClusterError, UsageError
+from ztconform.kube import kinds, objects, rounds
+from ztconform.kube.causes import causes
+from ztconform.kube.client import Connection, translated
+from ztconform.kube.deploying import Deployment
+from ztconform.kube.exclusive import Exclusive
+from ztconform.kube.labels import Labels
+from ztconform.kube.lease import RunLease
+from ztconform.kube.link import LinkError, OpenPipe
+from ztconform.kube.links import Links
+from ztconform.kube.names import Names, private
+from ztconform.kube.nodes import choose
+from ztconform.kube.outside import Outside, outside
+from ztconform.kube.pipes import ExecPipe, OnData, OnEnd, Pipe
+from ztconform.kube.pods import KubePod
+from ztconform.kube.policies import Policies
+from ztconform.kube.profile import FlowLog, Profile
+from ztconform.kube.resolver import Dns, find
+from ztconform.kube.resources import Resources
+from ztconform.kube.stream import KubeStream
+from ztconform.kube.targets import Targets
+from ztconform.kube.view import View
+from ztconform.model import Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
+from ztconform.settings import Settings
+from ztconform.timeouts import KUBERNETES
+
+_ALONE = 120.0  # seconds to wait for another run's cluster-scoped work to be over
+_ORDERS = {"terminate": "linger", "complete": "exit"}  # to agents whose pods are about to end
+_MARGIN = 10.0  # seconds beyond a round's longest probe
+
+
+class KubeCluster:
+    """Prove on a cluster that is there; a context manager whose end removes what it created."""
+
+    def __init__(self, connection: Connection, settings: Settings, profile: Profile) -> None:
+        """Look at the cluster, take a Lease and let bystanders stand by.
+
+        Raises ClusterError or UsageError, with nothing left, where that cannot be.
+        """
+        self._connection, self._settings, self._profile = connection, settings, profile
+        self._labels = Labels(settings.pods.label_prefix, settings.run, settings.worker)
+        self._resources = Resources(connection)
+        with translated("listing nodes"):
+            listed = self._resources.items("/api/v1/nodes")
+        self._nodes = choose(listed, settings.nodes, settings.pods)
+        self._links = Links(self._opener)
+        self._outside: Outside = outside(profile.kind, settings, self._nodes, self._labels)
+        self._cases = count()
+        self._flows: FlowLog | None = None
+        self._sent: dict[str, tuple[Attempt, Observation]] = {}  # of the last round, by nonce
+        self._pool = ThreadPoolExecutor(4)
+        self._removing: list[Deployment] = []
+        self._outsiders: dict[Ref, KubePod] = {}
+        self._alone, self._is_alone = ExitStack(), False  # holds the Lease for cluster-scoped work while the case has some
+        self._kinds = kinds.served(connection)
+        self._base = self._deployment(private({rounds.BYSTANDERS: {}}, self._suffix()))
+        self._case = self._deployment(Names())
+        self._policies = Policies(self._resources, Names(), self._labels, self._kinds)
+        self._lease = RunLease(connection, self._labels)
+        self._lease.open()
+        try:
+            self._base.create(rounds.base_topology())
+            beyond: set[int | None] = {None} if profile.features.get("outsider") == "" else set()
+            self._stand_by({*range(min(len(self._nodes.used), 2)), *beyond})
+            self._dns: Dns = find(self._resources, self._links, self._base.pods[Ref(rounds.BYSTANDERS, "caller-0-0")])
+            self._begin(Names())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "KubeCluster":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything that was created, and wait until it is gone; raises ClusterError for what stays.
+
+        A worker of xdist, which has little time, does not wait: the process that started it does, at the end of the run.
+        """
+        # From the last to the first, each whatever became of the others.
+        with ExitStack() as ends:
+            ends.callback(self._lease.close)
+            ends.callback(self._pool.shutdown, wait=False)
+            for deployment in self._removing:
+                ends.callback(deployment.remove, wait=not self._settings.worker)
+            for deployment in (self._base, self._case):
+                ends.callback(deployment.remove, wait=not self._settings.worker)
+                ends.callback(deployment.remove, wait=False)
+            ends.callback(self._alone.close)
+            ends.callback(self._policies.remove)
+            ends.callback(self._outside.stop, list(self._outsiders.values()))
+            ends.callback(self._links.close, [*self._case.pods, *self._base.pods, *self._outsiders])
+            if self._flows is not None:
+                ends.callback(self._flows.close)
+        self._removing.clear()
+
+    def facts(self) -> Facts:
+        """Return what the cluster is."""
+        return Facts(
+            stack=self._profile.stack,
+            dialects=self._profile.dialects,
+            features=self._profile.features,
+            versions=self._profile.versions,
+            signatures=self._profile.signatures,
+            timeouts=KUBERNETES,
+            resolver=self._dns.resolver,
+            nodes=self._nodes.used,
+            notes=self._profile.notes,
+            untested=self._nodes.missing(),
+        )
+
+    def deploy(self, topology: Topology, owner: str) -> None:
+        """Create a topology and wait until its servers are ready.
+
+        Raises UsageError, with nothing created, for a namespace that exists.
+        """
+        if self._lease.lost:
+            raise ClusterError(self._lease.lost)
+        if self._flows is not None and self._flows.lost:
+            self._flows.close()  # what it lost was another case's: begun anew when it is next asked
+            self._flows = None
+        meshed = [w.ref for w in topology.workloads if w.meshed]
+        if meshed and (why := self._profile.features.get("mtls", "there is none")):
+            raise UsageError(f"workload {meshed[0]} is to be meshed: {why}")
+        self._begin(private(topology.namespaces, self._suffix()) if topology.private else Names())
+        # Hosts outside start while the pods do.
+        outsiders = self._pool.submit(self._outside.start, topology.outsiders)
+        try:
+            self._case.create(topology)
+        finally:
+            started = outsiders.result()
+            self._outsiders.update({pod.ref: pod for pod in started})
+        self._stand_by({pod.node for pod in self._case.pods.values()} | ({None} if started else set()))
+        self._open([*self._case.pods.values(), *started])
+
+    def pods(self) -> Sequence[Pod]:
+        """Return the pods and outsiders of the case, and the pods of the cluster's resolver."""
+        self._case.reap()
+        ours = [*self._case.pods.values(), *(pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER)]
+        return (*(pod.outline for pod in ours), *self._dns.pods)
+
+    def endpoints(self, service: Ref) -> Sequence[Ref]:
+        """Return the pods behind a Service that are ready."""
+        if service == self._dns.workload:
+            return tuple(pod.ref for pod in self._dns.pods)
+        return tuple(sorted(self._view.behind(service)))
+
+    def perform(self, step: Step) -> None:
+        """Do a step's changes in the order apply, delete, labels, lifecycle."""
+        if any(not self._resources.is_namespaced(manifest) for manifest in step.apply):
+            self._be_alone()
+        self._policies.apply(step.apply)
+        self._policies.delete(step.delete)
+        for ref, change in step.relabel:
+            self._case.relabel(ref, change)
+        for event in step.lifecycle:
+            ending = {pod.ref: pod for pod in self._case.pods.values() if pod.workload.ref == event.workload}
+            self._links.part(ending, order=_ORDERS.get(event.action, ""))
+            new = self._case.happened(event)
+            self._targets.pins.forget()
+            self._stand_by({pod.node for pod in new})
+            self._open(new)
+
+    def policies(self) -> Sequence[Manifest]:
+        """Return the policies of the case that are in force, as read back."""
+        return self._policies.read_back()
+
+    def run(self, attempts: Sequence[Attempt]) -> Round:
+        """Send every attempt once, side by side, with this round's vitals and bystanders."""
+        self._case.reap()
+        asked = self._pool.submit(self._view.look, {ref.namespace for ref in self._case.pods})
+        patience = min((a.timeout for a in attempts), default=KUBERNETES.denied)
+        composed = rounds.compose(attempts, self, patience)
+        seconds = max((s["timeout"] for s in composed.specs), default=0.0) + _MARGIN
+        senders = {ref: self.pod(ref) for ref in composed.senders}
+        answers = self._links.probe(senders, composed.senders, composed.specs, seconds)
+        round_ = rounds.read_round(composed, answers, asked.result())
+        self._targets.pins.pin(attempts, round_.observations)
+        self._sent = {o.nonce: (a, o) for a, o in zip(attempts, round_.observations, strict=True)}
+        return round_
+
+    def watch(self, attempts: Sequence[Attempt], every: float) -> KubeStream:
+        """Start sending every attempt each `every` seconds, for as long as the stream is open."""
+        # Open loop, a probe waits for none before it: rows that share a connection in a round have one each here.
+        apart = [replace(a, probe=replace(a.probe, connection=None)) for a in attempts]
+        links = self._links.of({a.probe.source: self.pod(a.probe.source) for a in attempts})
+        return KubeStream(links, attempts, [self._targets.spec(a) for a in apart], every)
+
+    def seen(self, servers: Collection[Ref]) -> Mapping[Ref, Sequence[Sighting] | None]:
+        """Return what each server has recorded, also of pods that have ended since."""
+        return self._links.seen(servers, {ref: self._find(ref) for ref in servers})
+
+    def causes(self, nonces: Collection[str]) -> Sequence[Cause] | None:
+        """Return what the CNI's flow log says of who dropped these; None once it has lost events."""
+        if self._profile.flows is None:
+            return ()
+        if self._flows is None:
+            self._flows = self._profile.flows(self._connection)
+        drops = self._flows.drops([self._sent[n][1] for n in nonces if n in self._sent])
+        if drops is None:
+            return None
+        return causes(drops, self._case.pods.values(), self._policies.selecting)
+
+    def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
+        """Return nothing: no proxy stands between these pods."""
+        return {}
+
+    def render(self, attempt: Attempt) -> str:
+        """Return a command that sends the probe again from the same pod, while it is there (`--pdb` keeps it)."""
+        spec = objects.probe_command(self._targets.spec(attempt))
+        pod = self.pod(attempt.probe.source)
+        if pod is None:
+            return ""
+        if pod.node is None:
+            words = self._outside.render(pod, spec)
+        else:
+            within = ["--context", self._connection.context, "--namespace", pod.real.namespace]
+            words = ["kubectl", *within, "exec", pod.real.name, "--container", objects.AGENT, "--", *spec]
+        return f"{shlex.join(words)}  # while the pods are there: --pdb keeps them"
+
+    def remove(self, owner: str) -> None:
+        """Remove the case; namespaces with names of their own go while the next case runs already."""
+        case, literal = self._case, self._case.names == Names()
+        refs = [*case.pods, *(ref for ref in self._outsiders if ref != rounds.BYSTANDER)]
+        self._links.close(refs)
+        self._links.forget(refs)
+        self._policies.remove()
+        self._alone.close()
+        case.remove(wait=False)
+        self._outside.stop([pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER])
+        self._outsiders = {ref: pod for ref, pod in self._outsiders.items() if ref == rounds.BYSTANDER}
+        self._begin(Names())
+        if literal:
+            case.remove(wait=True)
+        else:
+            self._removing.append(case)
+
+    def pod(self, ref: Ref) -> KubePod | None:
+        """Return a pod of ours by its own reference or its workload's, if it is there."""
+        of_workload = (p for p in (*self._case.pods.values(), *self._outsiders.values()) if p.workload.ref == ref and p.serves)
+        return self._find(ref) or next(of_workload, None)
+
+    def spec(self, attempt: Attempt) -> dict[str, Any]:
+        """Return what the agent sends for an attempt, but for its nonce."""
+        return self._targets.spec(attempt)
+
+    def _find(self, ref: Ref) -> KubePod | None:
+        return self._case.pods.get(ref) or self._base.pods.get(ref) or self._outsiders.get(ref)
+
+    def _suffix(self) -> str:
+        worker = self._settings.worker and f"{self._settings.worker}-"
+        return f"{self._settings.run}-{worker}{next(self._cases)}"
+
+    def _deployment(self, names: Names) -> Deployment:
+        return Deployment(self._resources, self._nodes, self._labels, self._settings.pods, names)
+
+    def _begin(self, names: Names) -> None:
+        self._case = self._deployment(names)
+        self._policies = Policies(self._resources, names, self._labels, self._kinds)
+        self._view = View(self._resources, names, self._labels, self._policies)
+        self._targets = Targets(names, self._dns.resolver, self._dns.domain, self.pod, self._view.service, self._nodes)
+
+    def _be_alone(self) -> None:
+        """Keep other runs from cluster-scoped work until the case is removed; raises ClusterError that names who does some."""
+        if self._is_alone:
+            return
+        exclusive = Exclusive(self._lease)
+        exclusive.acquire(_ALONE)
+        self._is_alone = True
+        self._alone.callback(setattr, self, "_is_alone", False)
+        self._alone.callback(exclusive.release)
+
+    def _stand_by(self, nodes: Collection[int | None]) -> None:
+        """Have bystanders on these nodes."""
+        missing = [n for n in nodes if n is not None and Ref(rounds.BYSTANDERS, f"caller-{n}-0") not in self._base.pods]
+        new = self._base.start([w for n in missing for w in rounds.bystander_workloads(n)]) if missing else []
+        if None in nodes and rounds.BYSTANDER not in self._outsiders:
+            outside = self._outside.start([rounds.outside_bystander()])
+            self._outsiders.update({pod.ref: pod for pod in outside})
+            new += outside
+        self._open(new)
+
+    def _open(self, pods: Sequence[KubePod]) -> None:
+        try:
+            self._links.open(pods)
+        except LinkError as error:
+            raise ClusterError(f"an agent cannot be reached by exec: {error}") from None
+
+    def _opener(self, pod: KubePod) -> OpenPipe:
+        command = objects.attach_command(str(pod.ref))
+
+        def open_pipe(on_data: OnData, on_end: OnEnd) -> Pipe:
+            if pod.node is None:
+                return self._outside.pipe(pod, command, on_data, on_end)
+            where = (pod.real.namespace, pod.real.name)
+            return ExecPipe(self._connection, where, objects.AGENT, command, on_data=on_data, on_end=on_end)
+
+        return open_pipe

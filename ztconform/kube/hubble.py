@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Hubble, Cilium's flow log, says of dropped probes: which were dropped by policy, in which direction, at whose end.
+
+`hubble observe` runs in every agent of Cilium for as long as the log is open. Hubble names no policy for a default deny: whose
+policies select the endpoint is left to the caller.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from ztconform.errors import ClusterError
+from ztconform.kube.client import Connection
+from ztconform.kube.pipes import ExecPipe
+from ztconform.kube.profile import Drop
+from ztconform.kube.resources import Resources
+from ztconform.model import Observation
+
+_SOCKET = "unix:///var/run/cilium/hubble.sock"
+_OBSERVE = ("hubble", "observe", "--server", _SOCKET, "--follow", "--verdict", "DROPPED", "--output", "jsonpb")
+# pkg/monitor/api/drop.go: by a policy's default deny, and by a rule that denies.
+_BY_POLICY = frozenset({"POLICY_DENIED", "POLICY_DENY"})
+_CONTAINER = "cilium-agent"
+_KEPT = 20_000  # events
+_LATE = 0.3  # seconds by which an event may come after the probe's own end
+
+_Key = tuple[str, int]  # source address and port: a Service's address is no longer the target's when a policy sees the packet
+
+
+class HubbleLog:
+    """Listen to every agent of Cilium."""
+
+    def __init__(self, connection: Connection, *, namespace: str) -> None:
+        """Begin to listen; raises ClusterError where Cilium's agents cannot be found."""
+        pods = Resources(connection).items(f"/api/v1/namespaces/{namespace}/pods", labelSelector="k8s-app=cilium")
+        if not pods:
+            raise ClusterError(f"no agent of Cilium runs in namespace {namespace}, and so there is no flow log")
+        self._events: OrderedDict[_Key, Mapping[str, Any]] = OrderedDict()
+        self._came = threading.Condition()
+        self._lost = ""
+        self._closing = False
+        self._rests: dict[str, bytes] = {}
+        self._pipes = [self._listen(connection, namespace, pod["metadata"]["name"]) for pod in pods]
+
+    def _listen(self, connection: Connection, namespace: str, pod: str) -> ExecPipe:
+        self._rests[pod] = b""
+        return ExecPipe(
+            connection,
+            (namespace, pod),
+            _CONTAINER,
+            _OBSERVE,
+            on_data=lambda data: self._take(pod, data),
+            on_end=lambda why: self._end(f"{pod}: {why}"),
+        )
+
+    @property
+    def lost(self) -> str:
+        """Return why events are missing, or ""."""
+        return self._lost
+
+    def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+        """Return what is known of these, waiting a moment for what is on its way; None once events were lost."""
+        wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
+        deadline = monotonic() + _LATE
+        with self._came:
+            while not wanted.keys() <= self._events.keys() and monotonic() < deadline and not self._lost:
+                self._came.wait(max(deadline - monotonic(), 0.0))
+            if self._lost:
+                return None
+            return [_drop(nonce, self._events[key]) for key, nonce in wanted.items() if key in self._events]
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closing = True
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _take(self, pod: str, data: bytes) -> None:
+        *lines, self._rests[pod] = (self._rests[pod] + data).split(b"\n")
+        for line in filter(None, lines):
+            try:
+                message = json.loads(line)
+            except ValueError:
+                self._end(f"{pod}: garbled: {line[:60]!r}")
+                return
+            if "lost_events" in message:
+                self._end(f"{pod}: it lost events")
+            flow = message.get("flow")
+            if flow and flow.get("drop_reason_desc") in _BY_POLICY:
+                self._keep(flow)
+
+    def _keep(self, flow: Mapping[str, Any]) -> None:
+        key = _of_flow(flow)
+        if key is None:
+            return
+        with self._came:
+            self._events.pop(key, None)
+            self._events[key] = flow
+            while len(self._events) > _KEPT:
+                self._events.popitem(last=False)
+            self._came.notify_all()
+
+    def _end(self, why: str) -> None:
+        if self._closing:
+            return
+        with self._came:
+            self._lost = self._lost or why
+            self._came.notify_all()
+
+
+def _of_probe(observation: Observation) -> _Key | None:
+    """Return by which packets a probe is known."""
+    source = observation.source.split()
+    return (source[0], int(source[1])) if len(source) == 2 else None
+
+
+def _of_flow(flow: Mapping[str, Any]) -> _Key | None:
+    transport = (flow.get("l4") or {}).get("TCP") or (flow.get("l4") or {}).get("UDP")
+    source = (flow.get("IP") or {}).get("source")
+    if not transport or not source:
+        return None
+    return str(source), int(transport.get("source_port", 0))
+
+
+def _drop(nonce: str, flow: Mapping[str, Any]) -> Drop:
+    egress = flow.get("traffic_direction") == "EGRESS"
+    denied = flow.get("egress_denied_by" if egress else "ingress_denied_by") or []
+    named = tuple(sorted({f"{p['namespace']}/{p['name']}" if p.get("namespace") else str(p["name"]) for p in denied}))
+    address = flow["IP"]["source" if egress else "destination"]
+    return Drop(nonce=nonce, direction="egress" if egress else "ingress", address=str(address), policies=named)
