@@ -8,23 +8,31 @@ from typing import Protocol
 
 from ztconform.cluster import Cluster
 from ztconform.errors import UsageError
+from ztconform.settings import Settings
 
-_MODULES = {"lab": "ztconform.stacks.lab"}
+_MODULES = {"cilium": "ztconform.stacks.cilium", "custom": "ztconform.stacks.custom", "lab": "ztconform.stacks.lab"}
 
 
 class Stack(Protocol):
-    """Check the machine for a stack, and start it."""
+    """Check the machine for a stack, start it, and remove it."""
 
     name: str
     summary: str
+    shared: bool  # one cluster serves all processes of a run; otherwise each starts its own
 
-    def preflight(self) -> None:
-        """Raise ClusterError, in one line with the cure, if the stack cannot run here; create nothing."""
+    def preflight(self, settings: Settings) -> None:
+        """Raise UsageError or ClusterError, in one line with the cure, if the stack cannot run; create nothing."""
 
-    def start(self, *, svid_ttl: float | None = None) -> AbstractContextManager[Cluster]:
-        """Return the running cluster; leaving the context removes all of it.
+    def start(self, settings: Settings) -> AbstractContextManager[Cluster]:
+        """Return the running cluster; leaving the context removes what this process created in it.
 
-        `svid_ttl` is for how many seconds the stack's own identities are to live, where it issues any.
+        Of a shared stack the first process creates the cluster, and the others find it.
+        """
+
+    def finish(self, settings: Settings, *, failed: bool) -> None:
+        """Remove a shared cluster, unless it is to be kept; called once, when no process uses it any more.
+
+        If the run failed, the cluster's logs are saved beside the report first.
         """
 
 
