@@ -18,12 +18,12 @@ import ztconform.plugin.prove
 import ztconform.plugin.reporter
 import ztconform.report.matrix
 import ztconform.shop
-import ztconform.stacks  # noqa: F401  # as above
+import ztconform.stacks.detect  # noqa: F401  # as above
 
 HERE = Path(__file__).parent
 IMPORTS = "from ztconform import requirement\nfrom fakestack import POLICY, row\n"
 # What other plugins do is the subject of test_neighbours.py alone.
-NEIGHBOURS = ("randomly", "rerunfailures", "timeout", "asyncio", "pytest_cov", "hypothesispytest")
+NEIGHBOURS = ("randomly", "rerunfailures", "timeout", "asyncio", "pytest_cov", "hypothesispytest", "pytest-kind")
 FAKE = ("-p", "fakestack", "--ztc-stack=fake")
 ALONE = (*FAKE, *(f"-pno:{name}" for name in NEIGHBOURS))
 
@@ -56,6 +56,10 @@ class Inner:
 
     def run(self, *args: str) -> pytest.RunResult:
         return self.pytester.runpytest_inprocess(*ALONE, *args)
+
+    def run_with_any_stack(self, *args: str) -> pytest.RunResult:
+        """Run without a word of which stack it is to be."""
+        return self.pytester.runpytest_inprocess(*(arg for arg in ALONE if "ztc-stack" not in arg), *args)
 
     def run_beside(self, *args: str) -> pytest.RunResult:
         """Run beside every plugin that is installed."""

@@ -2,8 +2,8 @@
 """A stack without a cluster, for inner pytest runs: rows come out as the first word of their ID says.
 
 It stands in for `ztconform.stacks` (through the plugin's own hook) and for `ztconform.proof`, so that what is tested is the
-plugin alone. FAKE_LOG names a file that takes a line for all that happens; FAKE_PREFLIGHT, FAKE_START and FAKE_CANARY make these
-fail.
+plugin alone. FAKE_LOG names a file that takes a line for all that happens; FAKE_PREFLIGHT, FAKE_START, FAKE_CANARY and
+FAKE_FINISH make these fail. The stack `shared` is one cluster for all processes of a run.
 """
 
 import os
@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ztconform import proof
 from ztconform.cluster import Facts, Resolver
 from ztconform.errors import ClusterError, Rejected
 from ztconform.model import Case, Manifest, Observation, Probe, Ref, Row, RowResult, Topology
+from ztconform.settings import Settings
 from ztconform.timeouts import LAB
 
 HERE, THERE = Ref("shop", "frontend"), Ref("shop", "payment")
@@ -50,6 +52,8 @@ class FakeCluster:
         return Facts(
             stack="fake", dialects=("kubernetes",), features={"l34": "", "outsider": "", "flow-log": "the fake logs nothing"},
             versions={"fake": "1"}, signatures=(), timeouts=LAB, nodes=("one",),
+            untested={name: "it was left out" for name in os.environ.get("FAKE_UNTESTED", "").split()},
+            notes=tuple(filter(None, [os.environ.get("FAKE_NOTE")])),
             resolver=Resolver(address="10.0.0.1", namespace="kube-system", labels={}, port=53),
         )  # fmt: skip
 
@@ -60,14 +64,15 @@ class FakeCluster:
 class FakeStack:
     name = "fake"
     summary = "no cluster at all"
+    shared = False
 
-    def preflight(self) -> None:
+    def preflight(self, settings: Settings) -> None:
         log("preflight")
         if message := os.environ.get("FAKE_PREFLIGHT"):
             raise ClusterError(message)
 
     @contextmanager
-    def start(self, *, svid_ttl: float | None = None) -> Iterator[FakeCluster]:
+    def start(self, settings: Settings) -> Iterator[FakeCluster]:
         if message := os.environ.get("FAKE_START"):
             raise ClusterError(message)
         held = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)  # ends with its standard input
@@ -81,9 +86,40 @@ class FakeStack:
             held.communicate()
             log(f"stop {os.getpid()}")
 
+    def finish(self, settings: Settings, *, failed: bool) -> None:
+        log("finish of what is not shared")
+
+
+class SharedStack(FakeStack):
+    """Be created by the first process that comes, and removed by the one that the user started."""
+
+    name = "shared"
+    shared = True
+
+    @contextmanager
+    def start(self, settings: Settings) -> Iterator[FakeCluster]:
+        with FileLock(settings.folder / "fake.lock"):
+            made = settings.folder / "fake.made"
+            if not made.exists():
+                made.touch()
+                settings.notify("creating a cluster")
+                log(f"create {settings.run}")
+                settings.notify("installing a stack")
+        with super().start(settings) as cluster:
+            yield cluster
+
+    def finish(self, settings: Settings, *, failed: bool) -> None:
+        log(f"finish {os.getpid()} {settings.run} {failed}")
+        if os.environ.get("FAKE_SLOW_FINISH"):
+            _wait_for(os.environ["FAKE_SLOW_FINISH"])
+        if message := os.environ.get("FAKE_FINISH"):
+            raise ClusterError(message)
+        log("finished")
+
 
 def prove_case(case: Case, cluster: FakeCluster, *, mutate=None, notify=None, keep_policy=False) -> tuple[RowResult, ...]:
     log(f"prove {case.id}{' keeping' if keep_policy else ''}")
+    log(f"begin {case.id} {time.monotonic()}")
     for step in case.steps:
         log(" ".join(["change", *(f"+{_name(m)}" for m in step.apply), *(f"-{_name(m)}" for m in step.delete)]))
     for phase in ("control", "apply", "release"):
@@ -91,11 +127,12 @@ def prove_case(case: Case, cluster: FakeCluster, *, mutate=None, notify=None, ke
     results = tuple(result(r, _outcome(r.id)) for step in case.steps for r in step.rows)
     if not keep_policy:
         cluster.remove(case.id)
+    log(f"end {case.id} {time.monotonic()}")
     return results
 
 
 def _name(manifest: Manifest) -> str:
-    return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
+    return f"{manifest['metadata'].get('namespace', '')}/{manifest['metadata']['name']}"
 
 
 def _outcome(row: str) -> str:
@@ -109,6 +146,9 @@ def _outcome(row: str) -> str:
     if word == "WAIT":
         log("waiting")
         _wait_for(os.environ["FAKE_GO_ON"])
+        return "PROVED"
+    if word == "SLOW":
+        time.sleep(0.15)
         return "PROVED"
     if word == "TERM":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -133,7 +173,7 @@ def prove_canary(cluster: FakeCluster, layer: str = "l34") -> tuple[RowResult, .
 
 
 def pytest_ztconform_stacks(config: pytest.Config) -> list[FakeStack]:
-    return [FakeStack()]
+    return [FakeStack(), SharedStack()]
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ ELSEWHERE = textwrap.dedent(
     sys.exit(pytest.main(["-s", "-p", "no:cacheprovider", *sys.argv[2:]]))
     """
 )
-OTHERS = ("xdist", "xdist.looponfail", "randomly", "rerunfailures", "timeout", "asyncio", "pytest_cov", "hypothesispytest")
+OTHERS = ("xdist", "xdist.looponfail", "randomly", "rerunfailures", "timeout", "asyncio", "pytest_cov", "pytest-kind")
+OTHERS += ("hypothesispytest",)
 ONLY_OURS = [f"-pno:{name}" for name in OTHERS]
 
 

@@ -2,6 +2,7 @@
 """What a run comes to, from what was told of it alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -68,7 +69,17 @@ def test_nothing_collected_is_not_complete():
 
 
 def test_messages_cross_as_json_unchanged():
-    told = Told(attempt=VIOLATED, exit_code=3, stack="lab", versions={"linux": "6"}, canaries={"l34": PROVED})
+    attempt = replace(VIOLATED, notes=("without a feature",), times={"hold": 1.5})
+    told = Told(
+        attempt=attempt,
+        exit_code=3,
+        stack="lab",
+        shared=True,
+        versions={"linux": "6"},
+        remarks=("slow",),
+        starting={"cluster": 71.0},
+        canaries={"l34": PROVED},
+    )
     plan = Plan(subjects={"a::b": Subject(kind="case", id="x", file="a")}, narrowed=True, pid=7)
     assert (told, plan) == (load_told(dump(told)), load_plan(dump(plan)))
     assert isinstance(json.loads(dump(told)), dict)
@@ -79,3 +90,31 @@ def test_one_message_is_told_once_however_many_tests_it_stopped():
     for node in ("N01", "N02"):
         found.tell(node, Told(attempt=NOT_RUN, exit_code=3))
     assert ("lost",) == found.run().could_not_run
+
+
+def test_processes_that_wait_for_one_cluster_do_not_add_up_and_proofs_do():
+    found = record("N01", "N02")
+    for node, cluster in (("N01", 71.0), ("N02", 69.0)):
+        attempt = replace(PROVED, times={"hold": 2.0})
+        found.tell(node, Told(attempt=attempt, starting={"cluster": cluster}, remarks=("slow",), canaries={"l34": PROVED}))
+    run = found.run()
+    assert {"cluster": 71.0, "hold": 4.0} == run.times
+    assert ("slow",) == run.notes
+    assert [1] == [len(canary.attempts) for canary in run.canary]
+
+
+def test_different_answers_of_a_canary_are_all_kept():
+    found = record("N01", "N02")
+    for node, canary in (("N01", PROVED), ("N02", VIOLATED)):
+        found.tell(node, Told(attempt=PROVED, canaries={"l34": canary}))
+    assert [("l34", "VIOLATED")] == [(canary.id, canary.outcome) for canary in found.run().canary]
+
+
+def test_parameters_of_one_test_have_their_notes_and_times_together():
+    found = Record(stack="fake", partial=False, narrowed=False)
+    subject = Subject(kind="requirement", id="N01", file="t.py")
+    found.plan(Plan(subjects={"a[1]": subject, "a[2]": subject}, narrowed=False, pid=1))
+    for node in ("a[1]", "a[2]"):
+        found.tell(node, Told(attempt=replace(PROVED, notes=("without x",), times={"hold": 2.0})))
+    [result] = found.run().requirements
+    assert (("without x",), {"hold": 4.0}) == (result.counts.notes, result.times)

@@ -13,6 +13,7 @@ import pytest
 from ztconform import cli, resources, stacks
 from ztconform.errors import ClusterError, ZtconformError
 from ztconform.plugin import launch
+from ztconform.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
 PYTHON = Path(sys.executable)
@@ -123,11 +124,26 @@ def test_without_a_home_there_is_no_cache(run: Run, handed: list[str], monkeypat
         (("-n", "2"), ["-n", "2"]),
         (("-n", "auto"), ["-n", "auto"]),
         (("--", "--lf", "-rA"), ["--lf", "-rA"]),
+        (("--context", "prod"), ["--ztc-context=prod"]),
+        (("--context", "prod", "--stack", "cilium"), ["--ztc-stack=cilium", "--ztc-context=prod"]),
+        (("--stack", "cilium", "--keep"), ["--ztc-stack=cilium", "--ztc-keep"]),
+        (("--load-image", "a.tar", "--load-image", "b"), ["--ztc-load-image=a.tar", "--ztc-load-image=b"]),
+        (("--chart", "cilium=c", "--values", "cilium=v"), ["--ztc-chart=cilium=c", "--ztc-values=cilium=v"]),
+        (("--cni-command", "up {cluster}"), ["--ztc-cni-command=up {cluster}"]),
+        (("--allow-disruptive", "--kind-image", "i:1"), ["--ztc-allow-disruptive", "--ztc-kind-image=i:1"]),
     ],
 )
 def test_an_option_is_handed_on(run: Run, handed: list[str], given: tuple[str, ...], arguments: list[str]) -> None:
     run("run", *given)
     assert arguments == [argument for argument in handed if argument in arguments]
+
+
+@pytest.mark.parametrize(
+    "given", [("--context", "prod"), ("--", "--ztc-context=prod"), ("--", "--ztc-context", "prod"), ("--", "--ztc-stack=cilium")]
+)
+def test_the_lab_is_named_only_where_nobody_says_a_word_of_the_stack(run: Run, handed: list[str], given: tuple[str, ...]) -> None:
+    run("run", *given)
+    assert "--ztc-stack=lab" not in handed
 
 
 def test_a_report_goes_where_the_user_stands(
@@ -194,6 +210,13 @@ def test_case_files_are_proved_each_once_without_the_conftest_beside_them(run: R
     assert ["--noconftest", str(files[1]), str(files[0])] == handed[-3:]
 
 
+def test_what_stands_behind_two_dashes_goes_to_pytest_and_is_no_case_file(run: Run, handed: list[str], folder: Path) -> None:
+    path = good(folder / "a.ztc.yaml")
+    assert 1 == run("verify", "--keep", "a.ztc.yaml", "--", "--ztc-nodes=a,b", "-rA")[0]
+    assert ["--noconftest", "--ztc-nodes=a,b", "-rA", str(path)] == handed[-4:]
+    assert "--ztc-keep" in handed
+
+
 def test_the_schema_of_case_files_is_printed_and_nothing_else(run: Run, handed: list[str]) -> None:
     code, out, err = run("verify", "--schema")
     assert (0, "", []) == (code, err, handed)
@@ -201,31 +224,44 @@ def test_the_schema_of_case_files_is_printed_and_nothing_else(run: Run, handed: 
 
 
 class _Stack:
-    name = "mock"
     summary = "A stack that cannot run"
+    shared = True
 
-    def __init__(self, error: ZtconformError | None) -> None:
+    def __init__(self, name: str, error: ZtconformError | None) -> None:
+        self.name = name
         self.error = error
 
-    def preflight(self) -> None:
+    def preflight(self, settings: Settings) -> None:
         if self.error is not None:
             raise self.error
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "line"),
+    ("broken", "args", "code"),
     [
-        (None, 0, "mock: can run here"),
-        (ClusterError("no user namespaces: type x"), 3, "mock: cannot run here: no user namespaces: type x"),
+        ((), (), 0),
+        (("lab",), (), 3),
+        (("mock",), (), 0),
+        (("mock",), ("--stack", "mock"), 3),
+        (("mock",), ("--stack", "lab"), 0),
+        (("lab",), ("--stack", "mock"), 3),
     ],
 )
-def test_doctor_says_of_each_stack_whether_it_can_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: ZtconformError | None, code: int, line: str
+def test_doctor_says_of_each_stack_whether_it_can_run_and_is_red_for_the_lab_and_the_chosen_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], args: tuple[str, ...], code: int
 ) -> None:
-    monkeypatch.setattr(stacks, "names", lambda: ("mock",))
-    monkeypatch.setattr(stacks, "find", lambda name: _Stack(error))
-    got, out, _ = run("doctor")
-    assert (code, line) == (got, out.splitlines()[-1])
+    error = ClusterError("no user namespaces: type x")
+    monkeypatch.setattr(stacks, "names", lambda: ("lab", "mock"))
+    monkeypatch.setattr(stacks, "find", lambda name: _Stack(name, error if name in broken else None))
+    got, out, _ = run("doctor", *args)
+    said = [f"{n}: cannot run here: {error}" if n in broken else f"{n}: can run here" for n in ("lab", "mock")]
+    assert (code, said) == (got, out.splitlines()[1:])
+
+
+def test_doctor_knows_only_stacks_that_there_are(run: Run) -> None:
+    code, out, err = run("doctor", "--stack", "cillium")
+    assert (2, "") == (code, out)
+    assert err.startswith("ztconform: no stack is called 'cillium'; there is: ")
 
 
 def test_stacks_lists_every_stack_with_what_it_is(run: Run) -> None:
@@ -233,7 +269,9 @@ def test_stacks_lists_every_stack_with_what_it_is(run: Run) -> None:
     assert (0, list(stacks.names())) == (code, [line.split()[0] for line in out.splitlines()])
 
 
-def test_sweep_has_nothing_to_do_for_the_lab(run: Run) -> None:
+def test_sweep_has_nothing_to_do_for_the_lab(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Docker, no kind: what other runs left on this machine is theirs
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     code, out, _ = run("sweep")
     assert 0 == code
     assert out.startswith("nothing to sweep: ")

@@ -218,6 +218,54 @@ def test_the_matrix_keeps_within_the_width_and_loses_nothing(width: int) -> None
         assert word in folded
 
 
+def with_more(**more: Any) -> RunResult:
+    return RunResult(**{**{name: getattr(RUN, name) for name in RUN.__slots__}, **more})
+
+
+TIMED = with_more(
+    starting={"cluster": 71.4, "stack": 60.0},
+    requirements=(
+        requirement("N01", Attempt(rows=proved().rows, times={"workloads": 4.0, "control": 0.004, "odd": 2.0, "release": 9.96})),
+        requirement("N02", Attempt(rows=proved().rows, times={"workloads": 5.04}), Attempt(times={"workloads": 1.0})),
+    ),
+)
+
+
+def test_where_the_time_went_is_one_line_where_that_is_asked_for() -> None:
+    line = "Time: cluster 71 s, stack 60 s, workloads 10 s, release 10 s, odd 2.0 s"
+    assert line in matrix.render(TIMED, CATALOGUE, times=True).splitlines()
+    assert "Time: " not in matrix.render(TIMED, CATALOGUE)
+    assert "Time: " not in matrix.render(RUN, CATALOGUE, times=True)
+
+
+def test_the_document_has_the_seconds_of_each_phase_over_all_attempts() -> None:
+    report = validated(document.build(TIMED, CATALOGUE))
+    assert {"cluster": 71.4, "stack": 60.0, "workloads": 10.04, "control": 0.004, "odd": 2.0, "release": 9.96} == report["times"]
+    assert [4.0, 6.04] == [r["times"]["workloads"] for r in report["requirements"]]
+    assert [{"workloads": 5.04}] == [other["times"] for other in report["requirements"][1]["other_attempts"]]
+
+
+def test_what_was_left_out_and_what_the_cluster_says_of_itself_is_noted() -> None:
+    noted = Attempt(rows=proved().rows, notes=("without pod-ipblock: pods have identities",))
+    run = with_more(requirements=(requirement("N13", noted), requirement("N14", noted)), notes=("kube-proxy is replaced",))
+    text = matrix.render(run, CATALOGUE).splitlines()
+    assert "segmentation    N13 PROVED < 10 ms   N14 PROVED < 10 ms" in text
+    assert "NOTE            N13 N14: without pod-ipblock: pods have identities" in text
+    assert "Note: kube-proxy is replaced" in text
+    report = validated(document.build(run, CATALOGUE))
+    assert ["kube-proxy is replaced"] == report["notes"]
+    assert [["without pod-ipblock: pods have identities"]] * 2 == [r["notes"] for r in report["requirements"]]
+
+
+def test_a_document_from_before_notes_and_times_is_valid_still() -> None:
+    report = json.loads(json.dumps(document.build(TIMED, CATALOGUE)))
+    for holder in (report, *report["canary"], *report["requirements"], *report["cases"]):
+        del holder["notes"], holder["times"]
+        for other in holder.get("other_attempts", ()):
+            del other["notes"], other["times"]
+    validated(report)
+
+
 def test_colour_adds_nothing_but_colour() -> None:
     coloured = matrix.render(RUN, CATALOGUE, colour=True)
     assert "\x1b[" in coloured
@@ -329,6 +377,8 @@ def test_what_was_observed_is_told_by_signal_and_stage_and_place(changes: dict[s
         ({"address": "pod"}, "by pod IP, http GET /"),
         ({"address": "name", "family": 6}, "by name, http GET / over IPv6"),
         ({"via": Ref("shop", "front")}, "by Service shop/front, "),
+        ({"via": Ref("shop", "front"), "address": "node"}, "by its node's port of Service shop/front, "),
+        ({"address": "other-node"}, "by another node's port, "),
         ({"kind": "udp"}, "by service, udp"),
         ({"kind": "dns", "path": "payment.shop"}, "dns payment.shop"),
         ({"source": Ref("", "world")}, "outsider/world -> shop/payment port 8080"),

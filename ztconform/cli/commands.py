@@ -8,6 +8,22 @@ from typing import Any, TypeVar
 import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_PASSED_ON = "ztconform.passed_on"  # what stands behind --
+
+# Handed to pytest as --ztc-<name>; the rarer ones go behind --.
+_OF_A_STACK = (
+    click.option("--context", metavar="NAME", help="Test the existing cluster of this kubeconfig context"),
+    click.option("--kubeconfig", metavar="FILE", help="Look the context up in FILE"),
+    click.option("--keep", is_flag=True, help="Leave the cluster for the next run"),
+    click.option("--kind-image", metavar="IMAGE", help="Make kind nodes of IMAGE"),
+    click.option("--kind-config", metavar="FILE", help="Merge FILE into the configuration of the kind cluster"),
+    click.option("--load-image", metavar="PATH", multiple=True, help="Load image archives into the kind nodes; may be repeated"),
+    click.option("--agent-image", metavar="IMAGE", help="Run our pods from IMAGE, which needs python3 >= 3.8"),
+    click.option("--chart", metavar="COMPONENT=DIR", multiple=True, help="Install a component from this chart; may be repeated"),
+    click.option("--values", metavar="COMPONENT=FILE", multiple=True, help="Give a component these helm values; may be repeated"),
+    click.option("--cni-command", metavar="CMD", help="Install the CNI of the stack custom; {cluster} is the cluster's name"),
+    click.option("--allow-disruptive", is_flag=True, help="On an existing cluster, also prove what disturbs others"),
+)
 
 
 def _options_of_a_session(command: _Command) -> _Command:
@@ -15,14 +31,27 @@ def _options_of_a_session(command: _Command) -> _Command:
     for option in (
         click.option("-v", "--verbose", count=True, help="Say more; -vv says most"),
         click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first red test"),
-        click.option("-n", "--workers", metavar="N", help="Prove on N processes, each with a cluster of its own"),
+        click.option("-n", "--workers", metavar="N", help="Prove on N processes: with a lab each, or on one cluster"),
         click.option(
             "--report", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write conformance.json into DIR"
         ),
-        click.option("--stack", metavar="NAME", default="lab", show_default=True, help="Test the stack NAME"),
+        *reversed(_OF_A_STACK),
+        click.option("--stack", metavar="NAME", help="Test the stack NAME (default: lab, or what --context turns out to be)"),
     ):
         command = option(command)
     return command
+
+
+class _PassesOn(click.Command):
+    """Keep what stands behind -- apart from the arguments before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the rest off, and parse what stands before."""
+        if "--" in args:
+            where = args.index("--")
+            ctx.meta[_PASSED_ON] = tuple(args[where + 1 :])
+            args = args[:where]
+        return super().parse_args(ctx, args)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,20 +81,23 @@ def run(
     keyword: str | None,
     marks: str | None,
     pytest_args: tuple[str, ...],
+    **of_the_stack: Any,
 ) -> int:
     """Prove the catalogue's requirements.
 
-    Whatever stands behind -- goes to pytest as it is.
+    Whatever stands behind -- goes to pytest as it is; ztconform run -- --help lists all of its options.
     """
     from ztconform.cli import session
 
     session.check_requirements(requirements)
     selection = session.Selection(requirements=requirements, keyword=keyword, marks=marks)
-    manner = session.Manner(stack=stack, report=report, workers=workers, exitfirst=exitfirst, verbose=verbose)
+    manner = session.Manner(
+        stack=stack, of_the_stack=of_the_stack, report=report, workers=workers, exitfirst=exitfirst, verbose=verbose
+    )
     return session.prove_scenarios(manner, selection, pytest_args)
 
 
-@ztconform.command()
+@ztconform.command(cls=_PassesOn)
 @_options_of_a_session
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of case files, and do nothing else")
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path))
@@ -78,10 +110,12 @@ def verify(
     verbose: int,
     schema: bool,
     files: tuple[Path, ...],
+    **of_the_stack: Any,
 ) -> int:
     """Prove case files: your own policies and what you expect of them.
 
-    FILE is a case file (*.ztc.yaml), or a folder, which stands for all case files below it.
+    FILE is a case file (*.ztc.yaml), or a folder, which stands for all case files below it. Whatever stands behind -- goes to
+    pytest as it is.
     """
     from ztconform.cli import casefiles, session
 
@@ -92,16 +126,23 @@ def verify(
     if problems := casefiles.problems(found):
         click.echo("\n".join(problems), err=True)
         return 2
-    manner = session.Manner(stack=stack, report=report, workers=workers, exitfirst=exitfirst, verbose=verbose)
-    return session.prove_case_files(manner, found)
+    manner = session.Manner(
+        stack=stack, of_the_stack=of_the_stack, report=report, workers=workers, exitfirst=exitfirst, verbose=verbose
+    )
+    return session.prove_case_files(manner, found, click.get_current_context().meta.get(_PASSED_ON, ()))
 
 
 @ztconform.command()
-def doctor() -> int:
+@click.option("--stack", metavar="NAME", help="Exit with 3 if the stack NAME cannot run; without this, only the lab has to")
+@click.option("--context", metavar="NAME", help="Say instead what this existing cluster runs, and what is not permitted there")
+@click.option("--kubeconfig", metavar="FILE", type=click.Path(path_type=Path), help="Look the context up in FILE")
+def doctor(*, stack: str | None, context: str | None, kubeconfig: Path | None) -> int:
     """Say which stacks can run on this machine, and what cures what cannot."""
     from ztconform.cli import machine
 
-    return machine.doctor(click.echo)
+    if context is not None:
+        return machine.permissions(click.echo, context, kubeconfig)
+    return machine.doctor(click.echo, stack)
 
 
 @ztconform.command()
@@ -113,8 +154,21 @@ def stacks() -> int:
 
 
 @ztconform.command()
-def sweep() -> int:
-    """Remove what runs have left behind."""
-    from ztconform.cli import machine
+@click.option("--context", metavar="NAME", default="", help="Sweep the cluster of this kubeconfig context too")
+@click.option("--kubeconfig", metavar="FILE", type=click.Path(path_type=Path), help="Look the context up in FILE")
+@click.option(
+    "--label-prefix", metavar="PREFIX", default="ztconform.io", show_default=True, help="Know our things by labels with PREFIX"
+)
+@click.option("--kind-bin", metavar="FILE", default="kind", show_default=True, help="Delete kind clusters by FILE")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed")
+def sweep(*, context: str, kubeconfig: Path | None, label_prefix: str, kind_bin: str, dry_run: bool) -> int:
+    """Remove what killed runs have left behind.
 
-    return machine.sweep(click.echo)
+    On this machine always, and in a cluster if its context is named. A run counts as killed when its process is gone, or in a
+    cluster after a minute without a sign of life; a cluster that was to be kept is left alone.
+    """
+    from ztconform.cli import sweep
+
+    return sweep.sweep(
+        click.echo, context=context, kubeconfig=kubeconfig, prefix=label_prefix, kind_bin=kind_bin, dry_run=dry_run
+    )

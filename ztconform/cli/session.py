@@ -7,12 +7,14 @@ The session itself is left to `ztconform.plugin`.
 import difflib
 import importlib.util
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ztconform import catalogue, resources
 from ztconform.errors import UsageError
+
+DEFAULT_STACK = "lab"
 
 # What a user sets for suites of their own would load strangers into a proof of ours, or switch ztconform's plugin off.
 _FOREIGN_SETTINGS = ("PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
@@ -22,7 +24,8 @@ _FOREIGN_SETTINGS = ("PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
 class Manner:
     """Say on what, and how, to prove."""
 
-    stack: str
+    stack: str | None  # None: the lab, or what the named cluster turns out to be
+    of_the_stack: Mapping[str, str | bool | Sequence[str] | None]  # options of the plugin, without their prefix
     report: Path | None
     workers: str | None  # as pytest-xdist takes it: a number, auto or logical
     exitfirst: bool
@@ -59,24 +62,24 @@ def check_requirements(ids: Collection[str]) -> None:
 def prove_scenarios(manner: Manner, selection: Selection, extra: Sequence[str]) -> int:
     """Prove the scenarios that came with ztconform, and return the exit code."""
     scenarios = resources.folder("scenarios")
-    return _start([*_arguments(manner, scenarios), *selection.arguments(), *extra, str(scenarios)])
+    return _start([*_arguments(manner, scenarios, extra), *selection.arguments(), *extra, str(scenarios)])
 
 
-def prove_case_files(manner: Manner, files: Sequence[Path]) -> int:
+def prove_case_files(manner: Manner, files: Sequence[Path], extra: Sequence[str] = ()) -> int:
     """Prove case files, running no conftest.py that happens to lie beside them, and return the exit code."""
     paths = [file.absolute() for file in files]
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    return _start([*_arguments(manner, root), "--noconftest", *map(str, paths)])
+    return _start([*_arguments(manner, root, extra), "--noconftest", *extra, *map(str, paths)])
 
 
-def _arguments(manner: Manner, root: Path) -> list[str]:
+def _arguments(manner: Manner, root: Path, extra: Sequence[str]) -> list[str]:
     arguments = [
         "-c",
         str(Path(__file__).with_name("pytest.ini")),
         f"--rootdir={root}",
         "--import-mode=importlib",
         *_cache(),
-        f"--ztc-stack={manner.stack}",
+        *_stack(manner, extra),
     ]
     if manner.report is not None:
         arguments.append(f"--ztc-report={manner.report.absolute()}")
@@ -89,6 +92,20 @@ def _arguments(manner: Manner, root: Path) -> list[str]:
     if manner.exitfirst:
         arguments.append("-x")
     return arguments + ["-v"] * manner.verbose
+
+
+def _stack(manner: Manner, extra: Sequence[str]) -> list[str]:
+    """Return the plugin's options; where nobody says a word of the stack it is named, so that its preflight comes first."""
+    said = manner.of_the_stack.get("context") or any(one.startswith(("--ztc-context", "--ztc-stack")) for one in extra)
+    stack = manner.stack or ("" if said else DEFAULT_STACK)
+    arguments = [f"--ztc-stack={stack}"] if stack else []
+    for name, given in manner.of_the_stack.items():
+        option = "--ztc-" + name.replace("_", "-")
+        if given is True:
+            arguments.append(option)
+        elif given:
+            arguments += [f"{option}={value}" for value in ([given] if isinstance(given, str) else given)]
+    return arguments
 
 
 def _cache() -> list[str]:

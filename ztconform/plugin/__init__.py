@@ -36,17 +36,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Refuse an unknown stack before anything is created, and let xdist's controller ask for all of its workers."""
-    name = options.chosen_stack(config)
-    options.svid_ttl(config)
-    if name is None or config.option.help or is_worker(config):
+    """Refuse an unknown stack, or one that cannot be meant so, and let xdist's controller ask it for all of its workers."""
+    if config.option.help or is_worker(config) or not options.given(config):
         return None
-    from ztconform.plugin.stack import find
+    from ztconform.plugin import stack
 
+    chosen = bool(config.getoption("ztc_stack") or config.getoption("ztc_context"))
     try:
-        stack = find(config, name)
-        if config.getoption("ztc_stack") and _distributes(config) and not config.option.collectonly:
-            stack.preflight()
+        stack.check(config, preflight=chosen and _distributes(config) and not config.option.collectonly)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     except ZtconformError as error:
@@ -56,17 +53,21 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
+    """Declare the markers."""
     config.addinivalue_line("markers", marks.DESCRIPTION)
+    config.addinivalue_line("markers", marks.ALONE)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist whose child it is, and collect what the workers prove."""
+    """Tell a worker of xdist on this machine whose child it is and which run it belongs to; collect what the workers prove."""
     import os
+
+    from ztconform.plugin import stack
 
     if node.gateway.spec.popen:
         node.workerinput["ztc_controller"] = os.getpid()
+        stack.tell(node.config, node.workerinput)
     _reporter(node.config)
 
 

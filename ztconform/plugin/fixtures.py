@@ -11,20 +11,18 @@ import pytest
 
 if TYPE_CHECKING:
     from ztconform.cluster import Cluster
+    from ztconform.plugin.canaries import Canaries
     from ztconform.plugin.prove import Prove
-    from ztconform.plugin.runner import Canaries
     from ztconform.shop import Shop
     from ztconform.stacks import Stack
 
 
 @pytest.fixture(scope="session")
 def ztc_stack(pytestconfig: pytest.Config) -> "Stack":
-    """Return the stack that --ztc-stack names, having asked it whether it can run here."""
-    from ztconform.plugin import options, stack
+    """Return the stack under test, having asked it whether it can run here."""
+    from ztconform.plugin import stack
 
-    found = stack.find(pytestconfig, options.chosen_stack(pytestconfig) or options.DEFAULT_STACK)
-    found.preflight()
-    return found
+    return stack.ready(pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +35,11 @@ def ztc_cluster(pytestconfig: pytest.Config, ztc_stack: "Stack") -> "Iterator[Cl
 
 
 @pytest.fixture(scope="session")
-def ztc_canary(ztc_cluster: "Cluster") -> "Canaries":
+def ztc_canary(pytestconfig: pytest.Config, ztc_stack: "Stack", ztc_cluster: "Cluster") -> "Canaries":
     """Return what asks each layer of the cluster, once and before the first proof on it, whether it enforces anything at all."""
-    from ztconform.plugin.runner import Canaries
+    from ztconform.plugin.canaries import Canaries
 
-    return Canaries(ztc_cluster)
+    return Canaries(pytestconfig, ztc_cluster, shared=ztc_stack.shared)
 
 
 @pytest.fixture

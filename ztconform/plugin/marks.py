@@ -8,6 +8,9 @@ import pytest
 
 NAME = "ztc_requirement"
 DESCRIPTION = f"{NAME}(id): the test proves this requirement of ztconform's catalogue"
+DISRUPTIVE = "ztc_disruptive"
+ALONE = f"{DISRUPTIVE}: the test disturbs more of a cluster than its own namespaces, and has a shared one to itself"
 CASE_FILE = ".ztc.yaml"  # how the name ends
 
 requirement = pytest.mark.ztc_requirement
+disruptive = pytest.mark.ztc_disruptive

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which phase a proof is in, at the end of pytest's own line while it runs, on a terminal only.
+"""What goes on while pytest is in the middle of a line: a proof's phase at its end, on a terminal only, and lines of their own.
 
-The cursor is saved and put back around every text, so that pytest's next character lands where it would have anyway.
+The cursor is saved and put back around a phase, so that pytest's next character lands where it would have anyway.
 """
 
 import os
@@ -30,6 +30,24 @@ def progress(config: pytest.Config, subject: str) -> Callable[[str], None]:
             sys.stdout.flush()
 
     return show
+
+
+def say(config: pytest.Config, line: str, *, first: bool = True) -> None:
+    """Write a line to standard error, from a worker of xdist too; before the first, pytest is in the middle of one of its own."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        print(f"{chr(10) if first else ''}ztconform: {line}", file=sys.stderr, flush=True)
+
+
+def saying(config: pytest.Config) -> Callable[[str], None]:
+    """Return what takes lines that follow each other."""
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        say(config, line, first=not said)
+        said[:] = [line]
+
+    return tell
 
 
 def _silent(phase: str) -> None:

@@ -14,7 +14,9 @@ import pytest
 from ztconform import catalogue, policies, proof, scenario
 from ztconform.cluster import Cluster
 from ztconform.model import Case, Row, RowResult, Topology
-from ztconform.plugin.runner import Canaries, RedRow, Underway, skip
+from ztconform.plugin.canaries import Canaries
+from ztconform.plugin.runner import RedRow
+from ztconform.plugin.underway import Underway, skip
 from ztconform.report import redrow
 from ztconform.report import rows as words
 from ztconform.report.results import RED, rows_to_json
@@ -53,7 +55,8 @@ class Prove:
     ) -> tuple[RowResult, ...]:
         """Prove every row under the policy, and then under each step, whose policy takes the place of the one before it.
 
-        With `needs`, a feature beyond what the requirement asks for, nothing is done and returned on a stack that lacks it.
+        With `needs`, a feature beyond what the requirement asks for, nothing is proved and returned on a stack that lacks it, and
+        the report has a note of that.
 
         A policy is an intent's name, a manifest, or several of them. Returns the results in the order of the rows; each is a
         subtest that fails if it is red. Raises UsageError for a row that cannot be meant, and any ZtconformError if the cluster
@@ -61,7 +64,8 @@ class Prove:
         """
         __tracebackhide__ = True
         facts = self._cluster.facts()
-        if needs and facts.features.get(needs, "unknown"):
+        if needs and (lacking := facts.features.get(needs, f"{facts.stack} says nothing of the feature {needs}")):
+            self._underway.note(f"without {needs}: {lacking}")
             return ()
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self._underway.subject.id).strip("-")
         count = len(self._owners) + 1
@@ -91,10 +95,11 @@ class Prove:
             self._canaries.demand(self._item, "mesh")
         self.clean_up()  # what an earlier call in the same test kept would be in this one's way
         self._owners.append(case.id)
+        self._tell("workloads")
         try:
-            results = proof.prove_case(case, self._cluster, notify=self._notify, keep_policy=self._keep_policy)
+            results = proof.prove_case(case, self._cluster, notify=self._tell, keep_policy=self._keep_policy)
         finally:
-            self._notify("")
+            self._tell("")
         told = rows_to_json(results)
         self._underway.rows.extend(told)
         for result, row in zip(results, told, strict=True):
@@ -102,6 +107,10 @@ class Prove:
                 line = (lines or {}).get(result.row.id) or (frame and frame.f_lineno)
                 self._report(result, row, line, frame)
         return results
+
+    def _tell(self, phase: str) -> None:
+        self._underway.watch.begin(phase)
+        self._notify(phase)
 
     def clean_up(self) -> None:
         """Remove what was kept for the debugger."""

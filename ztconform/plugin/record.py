@@ -4,7 +4,7 @@
 How it is shown is left to `reporter`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -22,6 +22,7 @@ from ztconform.report.results import (
     RequirementResult,
     Result,
     RunResult,
+    added,
 )
 
 NEVER_STARTED = Attempt(outcome="NOT_RUN", why="never started: the run ended before it")
@@ -32,6 +33,7 @@ class Record:
     """Collect what is told of a run; every attempt is kept, and the worst counts."""
 
     stack: str
+    shared: bool = False  # one cluster served all processes
     partial: bool  # --ztc-partial
     narrowed: bool  # the command line or a plugin chose among the tests of ours
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -51,6 +53,7 @@ class Record:
         """Take what one attempt came to."""
         self.attempts.setdefault(node, []).append(told)
         self.stack = told.stack or self.stack
+        self.shared = self.shared or told.shared
         messages = {EXIT_USAGE: self.usage, EXIT_COULD_NOT_RUN: self.could_not_run}.get(told.exit_code)
         if messages is not None and told.attempt.why not in messages:
             messages.append(told.attempt.why)
@@ -102,6 +105,8 @@ class Record:
             canary=_canary(told),
             could_not_run=tuple(self.could_not_run),
             partial=self.partial or self.narrowed,
+            notes=tuple(dict.fromkeys(remark for one in told for remark in one.remarks)),
+            starting=_longest(one.starting for one in told),
         )
 
     def _attempts(self, nodes: Iterable[str]) -> tuple[Attempt, ...]:
@@ -118,12 +123,29 @@ def _joined(attempts: Iterable[Attempt]) -> Attempt:
     attempts = tuple(attempts)
     ended = [attempt for attempt in attempts if attempt.outcome is not None]
     worst = min(ended, key=lambda a: WORST_FIRST.index(a.judged()[0]), default=Attempt())
-    return Attempt(rows=tuple(row for a in attempts for row in a.rows), outcome=worst.outcome, why=worst.why)
+    return Attempt(
+        rows=tuple(row for a in attempts for row in a.rows),
+        outcome=worst.outcome,
+        why=worst.why,
+        notes=tuple(dict.fromkeys(note for a in attempts for note in a.notes)),
+        times=added(a.times for a in attempts),
+    )
+
+
+def _longest(starts: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the longest that any process waited for each phase: they start at once, and most only wait for the first."""
+    longest: dict[str, float] = {}
+    for start in starts:
+        for phase, seconds in start.items():
+            longest[phase] = max(seconds, longest.get(phase, 0.0))
+    return longest
 
 
 def _canary(told: Iterable[Told]) -> tuple[CanaryResult, ...]:
     found: dict[str, list[Attempt]] = {}
     for one in told:
         for layer, attempt in one.canaries.items():
-            found.setdefault(layer, []).append(attempt)
+            attempts = found.setdefault(layer, [])
+            if attempt not in attempts:  # processes that share a cluster all tell the same one
+                attempts.append(attempt)
     return tuple(CanaryResult(id=layer, attempts=tuple(attempts)) for layer, attempts in sorted(found.items()))

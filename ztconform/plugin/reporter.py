@@ -13,10 +13,10 @@ import pytest
 
 from ztconform import catalogue
 from ztconform.errors import EXIT_COULD_NOT_RUN, EXIT_PROVED, EXIT_RED, EXIT_USAGE, UsageError
-from ztconform.plugin import launch, options, signals
+from ztconform.plugin import launch, options, signals, stack
 from ztconform.plugin.marks import CASE_FILE
 from ztconform.plugin.record import Record
-from ztconform.plugin.wire import PLAN, RESULT, WORD, load_plan, load_told, property_of
+from ztconform.plugin.wire import NODES, PLAN, RESULT, WORD, load_plan, load_told, property_of
 from ztconform.report import document
 from ztconform.report.results import RED, Attempt, exit_code
 
@@ -33,8 +33,9 @@ class Reporter:
         self.config = config
         # What -k and its like deselect the runner sees; what --lf leaves out with its whole file, and a node ID, nobody does.
         narrowed = bool(config.getoption("lf", False)) or any("::" in arg for arg in config.args)
-        stack = options.chosen_stack(config) or options.DEFAULT_STACK
-        self.record = Record(stack=stack, partial=options.flag(config, "ztc_partial"), narrowed=narrowed)
+        # What a named cluster turns out to be is told with the first test on it.
+        name = options.chosen_stack(config) or options.value(config, "ztc_context") or options.DEFAULT_STACK
+        self.record = Record(stack=name, partial=options.flag(config, "ztc_partial"), narrowed=narrowed)
         self.workers: list[int] = []
         self.notes: list[str] = []  # lines below the matrix
         self._interrupted = False
@@ -86,10 +87,13 @@ class Reporter:
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # innermost: before the terminal's summary, after every plugin's own exit code
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, Any, Any]:
-        """Restore the exit code that the results demand, whatever plugins made of the reports, and write the report."""
-        result = yield
-        if self._sigterm is not None:
-            self._sigterm.restore()
+        """Remove what the run shared, restore the exit code that the results demand, whatever plugins made, and report."""
+        try:
+            result = yield  # the workers have ended, or the fixtures of the only process
+        finally:
+            if self._sigterm is not None:
+                self._sigterm.restore()
+            self._finish(session)
         if not self.record.subjects and not self.record.usage:
             return result
         demanded = self.record.verdict()
@@ -102,6 +106,12 @@ class Reporter:
         if self.record.subjects:
             self._write(session)
         return result
+
+    def _finish(self, session: pytest.Session) -> None:
+        broken = session.exitstatus in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR)
+        failed = self.record.verdict() is not None or (broken and not self._interrupted)
+        if problem := stack.finish(self.config, failed=failed):
+            self.record.could_not_run.append(problem)
 
     def _write(self, session: pytest.Session) -> None:
         directory = options.report_directory(self.config)
@@ -128,14 +138,17 @@ class Reporter:
             outcome, why = result.counts.judged()
             if outcome in RED:
                 terminalreporter.write_sep("=", f"canary {result.id} {outcome}", red=True)
-                terminalreporter.write_line(f"{why}; until it passes no denial means anything", red=True)
-                _show(terminalreporter, result.counts, None)
+                untested = result.id == NODES
+                more = "what it enforces nobody knows" if untested else "until it passes no denial means anything"
+                terminalreporter.write_line(f"{why}; {more}", red=True)
+                _show(terminalreporter, result.counts, None, most=0 if untested else 1 if result.counts.why else None)
         for node, attempt in self._superseded():
             terminalreporter.write_sep("=", f"{node}: an attempt that was rerun, and counts", red=True)
             _show(terminalreporter, attempt, catalogue.load().get(self.record.subjects[node].id))
         writer = self.config.get_terminal_writer()
         terminalreporter.write_sep("=", f"ztconform on {run.stack}")
-        text = matrix.render(run, catalogue.load(), width=writer.fullwidth, colour=writer.hasmarkup)
+        times = self.record.shared or self.config.get_verbosity() > 0
+        text = matrix.render(run, catalogue.load(), width=writer.fullwidth, colour=writer.hasmarkup, times=times)
         for line in (*text.splitlines(), *self.notes):
             terminalreporter.write_line(line)
 
@@ -145,9 +158,11 @@ class Reporter:
             yield from ((node, attempt) for attempt in attempts[:-1] if attempt.judged()[0] in RED)
 
 
-def _show(terminal: pytest.TerminalReporter, attempt: Attempt, requirement: catalogue.Requirement | None) -> None:
+def _show(
+    terminal: pytest.TerminalReporter, attempt: Attempt, requirement: catalogue.Requirement | None, *, most: int | None = None
+) -> None:
+    """Show the red rows of an attempt; `most` is for rows that are red for one reason, of which the first says enough."""
     from ztconform.report import redrow
 
-    for row in attempt.rows:
-        if row["outcome"] in RED:
-            terminal.write_line(redrow.render(row, requirement))
+    for row in [row for row in attempt.rows if row["outcome"] in RED][:most]:
+        terminal.write_line(redrow.render(row, requirement))

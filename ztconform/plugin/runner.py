@@ -5,39 +5,22 @@ Reports are given their texts and outcomes here, never in a display hook; what a
 """
 
 import os
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from ztconform import catalogue, proof
-from ztconform.cluster import Cluster, Facts
+from ztconform import catalogue
+from ztconform.cluster import Facts
 from ztconform.errors import ConformanceFailure, ZtconformError
-from ztconform.model import RowResult
-from ztconform.plugin import compat
+from ztconform.plugin import compat, settings, sharing, stack
+from ztconform.plugin.canaries import Canaries
 from ztconform.plugin.record import Record
-from ztconform.plugin.stack import controller_of
-from ztconform.plugin.subjects import SUBJECT, Subject
+from ztconform.plugin.subjects import SUBJECT
+from ztconform.plugin.underway import UNDERWAY, Underway, skip
 from ztconform.plugin.wire import PLAN, RESULT, WORD, Plan, Told, dump
-from ztconform.report.results import RED, Attempt, rows_to_json
-from ztconform.report.rows import RowJson
-
-
-@dataclass(slots=True, kw_only=True)
-class Underway:
-    """Hold what an attempt has come to so far."""
-
-    subject: Subject
-    rows: list[RowJson] = field(default_factory=list)
-    untested: tuple[Literal["NOT_SUPPORTED", "NOT_RUN"], str] | None = None  # why the plugin itself skips the test
-    stack: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    canaries: dict[str, Attempt] = field(default_factory=dict)  # those that ran within this attempt, by layer
-    body_ended: bool = False
-
-
-UNDERWAY = pytest.StashKey[Underway]()
+from ztconform.report.results import RED, Attempt
 
 
 class RedRow(ConformanceFailure):
@@ -49,48 +32,20 @@ class RedRow(ConformanceFailure):
         self.line = line
 
 
-def skip(item: pytest.Item, outcome: Literal["NOT_SUPPORTED", "NOT_RUN"], why: str) -> NoReturn:
-    """Skip the test, saying what that makes of its subject."""
-    item.stash[UNDERWAY].untested = (outcome, why)
-    pytest.skip(f"{outcome}: {why}")
-
-
-class Canaries:
-    """Ask each layer of a cluster once whether it enforces anything at all, when something is first to be proved on it."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._asked: dict[str, Attempt] = {}
-
-    def demand(self, item: pytest.Item, layer: proof.CanaryLayer) -> None:
-        """Skip the test if the layer's canary does not pass."""
-        if layer not in self._asked:
-            attempt = canary_attempt(proof.prove_canary(self._cluster, layer))
-            self._asked[layer] = item.stash[UNDERWAY].canaries[layer] = attempt
-        outcome, why = self._asked[layer].judged()
-        if outcome != "PROVED":
-            skip(item, "NOT_RUN", f"see canary: {why}")
-
-
 def prepare(item: pytest.Item, facts: Facts, canaries: Canaries) -> Underway:
     """Return the attempt that is under way, or skip the test for what the cluster cannot prove."""
     underway = item.stash[UNDERWAY]
-    underway.stack, underway.versions = facts.stack, dict(facts.versions)
+    underway.stack, underway.versions, underway.remarks = facts.stack, dict(facts.versions), facts.notes
+    underway.shared, underway.starting = stack.chosen(item.config).shared, stack.starting(item.config)
+    own = settings.of(item.config)
+    if own.context and not own.allow_disruptive and sharing.is_disruptive(item):
+        skip(item, "NOT_SUPPORTED", "disturbs more of an existing cluster than our namespaces; --ztc-allow-disruptive permits it")
     canaries.demand(item, "l34")
     if underway.subject.kind == "requirement":
         for feature in sorted(catalogue.load()[underway.subject.id].features):
             if lacking := facts.features.get(feature, f"{facts.stack} says nothing of the feature {feature}"):
                 skip(item, "NOT_SUPPORTED", lacking)
     return underway
-
-
-def canary_attempt(results: Iterable[RowResult]) -> Attempt:
-    """Return what the canary came to; anything but PROVED is red, a canary without rows too."""
-    attempt = Attempt(rows=tuple(rows_to_json(results)))
-    outcome, why = attempt.judged()
-    if outcome == "PROVED" or outcome in RED:
-        return attempt
-    return Attempt(rows=attempt.rows, outcome="INCONCLUSIVE", why=why)
 
 
 class Runner:
@@ -109,16 +64,17 @@ class Runner:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Take down what is going to run."""
         subjects = {item.nodeid: item.stash[SUBJECT] for item in session.items if SUBJECT in item.stash}
-        self.plan = Plan(subjects=subjects, narrowed=self.narrowed, pid=os.getpid() if controller_of(self.config) else 0)
+        self.plan = Plan(subjects=subjects, narrowed=self.narrowed, pid=os.getpid() if stack.controller_of(self.config) else 0)
         if self.record is not None:
             self.record.plan(self.plan)
             self.plan = None
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: no plugin's timeout should count the time that a test waits
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Tell the controller, before a worker's first test, what was collected: a worker that dies cannot tell it later.
 
-        It travels on one more report of a setup that passed, of which no reporter takes notice.
+        It travels on one more report of a setup that passed, of which no reporter takes notice. Then the test waits for its part
+        of a shared cluster.
         """
         if self.plan is not None:
             report = pytest.TestReport(
@@ -126,6 +82,8 @@ class Runner:
             )
             self.plan = None
             item.ihook.pytest_runtest_logreport(report=report)
+        with sharing.part_of(item):
+            return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -162,10 +120,19 @@ class Runner:
 
 
 def _end(item: pytest.Item, report: pytest.TestReport, underway: Underway, error: BaseException | None) -> None:
-    attempt = _attempt(underway, error)
+    attempt = replace(_attempt(underway, error), notes=tuple(underway.notes), times=dict(underway.watch.seconds))
     outcome, why = attempt.judged()
     code = error.exit_code if isinstance(error, ZtconformError) else 0
-    told = Told(attempt=attempt, exit_code=code, stack=underway.stack, versions=underway.versions, canaries=underway.canaries)
+    told = Told(
+        attempt=attempt,
+        exit_code=code,
+        stack=underway.stack,
+        shared=underway.shared,
+        versions=underway.versions,
+        remarks=underway.remarks,
+        starting=underway.starting,
+        canaries=underway.canaries,
+    )
     report.user_properties += [(RESULT, dump(told)), (WORD, outcome)]
     if underway.untested is not None:
         path, line, _ = item.location

@@ -10,10 +10,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import FrameType
 
 import pytest
+
+from ztconform.plugin import progress
 
 PR_SET_PDEATHSIG = 1
 
@@ -39,10 +41,11 @@ class Interrupts:
     Outside the main thread, and where somebody else handles a signal already, nothing changes.
     """
 
-    def __init__(self, config: pytest.Config, what: str, *numbers: signal.Signals) -> None:
+    def __init__(self, config: pytest.Config, what: str, *numbers: signal.Signals, interrupted: bool = False) -> None:
+        """Take over the signals; `interrupted` is for clean-up that has begun already."""
         self._config = config
         self._removing = what
-        self._interrupted = False
+        self._interrupted = interrupted
         in_main_thread = threading.current_thread() is threading.main_thread()
         defaults = (signal.SIG_DFL, signal.default_int_handler)
         free = [number for number in numbers if in_main_thread and signal.getsignal(number) in defaults]
@@ -62,7 +65,7 @@ class Interrupts:
             self._interrupted = True
             raise KeyboardInterrupt(signal.Signals(number).name)
         if self._removing:
-            _say(self._config, f"ztconform: still removing {self._removing}, in process {os.getpid()}; please wait")
+            progress.say(self._config, f"still removing {self._removing}, in process {os.getpid()}; please wait")
 
 
 def pass_on(workers: Iterable[int]) -> None:
@@ -70,9 +73,3 @@ def pass_on(workers: Iterable[int]) -> None:
     for worker in workers:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGTERM)
-
-
-def _say(config: pytest.Config, text: str) -> None:
-    capture = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else nullcontext():
-        print(f"\n{text}", file=sys.stderr, flush=True)  # pytest is in the middle of a line

@@ -18,6 +18,7 @@ from ztconform.report.results import Attempt
 
 RESULT = "ztconform"  # on the one report that ends an attempt
 PLAN = "ztconform.plan"  # once from every worker, before its first test
+NODES = "nodes"  # among the canaries: nodes that were left out, red but no reason not to believe the others
 WORD = "ztconform.outcome"  # on the reports of a test and its rows: how -v calls them
 
 
@@ -28,8 +29,11 @@ class Told:
     attempt: Attempt
     exit_code: int = 0  # of a ZtconformError that kept the attempt from running
     stack: str = ""
+    shared: bool = False  # one cluster for all processes of the run
     versions: Mapping[str, str] = field(default_factory=dict)
-    canaries: Mapping[str, Attempt] = field(default_factory=dict)  # by layer; with the attempt that ran them, once a process
+    remarks: tuple[str, ...] = ()  # of the cluster about itself
+    starting: Mapping[str, float] = field(default_factory=dict)  # seconds by phase until the stack was there, once a process
+    canaries: Mapping[str, Attempt] = field(default_factory=dict)  # by layer; with the first attempt that asked, once a process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,19 @@ def dump(message: Told | Plan) -> str:
 def load_told(text: str) -> Told:
     """Return the message that `dump` wrote."""
     fields = json.loads(text)
-    attempt, canaries = _attempt(fields.pop("attempt")), fields.pop("canaries")
-    return Told(attempt=attempt, canaries={layer: _attempt(canary) for layer, canary in canaries.items()}, **fields)
+    attempt, canaries, remarks = _attempt(fields.pop("attempt")), fields.pop("canaries"), tuple(fields.pop("remarks"))
+    by_layer = {layer: _attempt(canary) for layer, canary in canaries.items()}
+    return Told(attempt=attempt, canaries=by_layer, remarks=remarks, **fields)
+
+
+def dump_attempt(attempt: Attempt) -> str:
+    """Return an attempt as one JSON string."""
+    return json.dumps(dataclasses.asdict(attempt))
+
+
+def load_attempt(text: str) -> Attempt:
+    """Return the attempt that `dump_attempt` wrote."""
+    return _attempt(json.loads(text))
 
 
 def load_plan(text: str) -> Plan:
@@ -66,4 +81,4 @@ def load_plan(text: str) -> Plan:
 
 
 def _attempt(fields: Mapping[str, Any]) -> Attempt:
-    return Attempt(**{**fields, "rows": tuple(fields["rows"])})
+    return Attempt(**{**fields, "rows": tuple(fields["rows"]), "notes": tuple(fields["notes"])})

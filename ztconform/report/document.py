@@ -29,8 +29,10 @@ def build(run: RunResult, catalogue: Mapping[str, Requirement], *, exit_status: 
         "tool": {"name": "ztconform", "version": run.version},
         "stack": run.stack,
         "versions": dict(run.versions),
+        "notes": list(run.notes),
         "started": run.started.isoformat(timespec="seconds"),
         "seconds": round(run.seconds, 3),
+        "times": _times(run.times),
         "complete": run.complete,
         "exit": exit_code(run) if exit_status is None else exit_status,
         "could_not_run": list(run.could_not_run),
@@ -69,13 +71,25 @@ def _result(result: Result) -> dict[str, Any]:
         "why": result.why,
         "rows": [_row(row) for row in counts.rows],
         "windows": _windows(counts.rows),
+        "notes": list(counts.notes),
+        "times": _times(result.times),
         "other_attempts": [_attempt(attempt) for attempt in result.attempts if attempt is not counts],
     }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     outcome, why = attempt.judged()
-    return {"outcome": outcome, "why": why, "rows": [_row(row) for row in attempt.rows]}
+    return {
+        "outcome": outcome,
+        "why": why,
+        "rows": [_row(row) for row in attempt.rows],
+        "notes": list(attempt.notes),
+        "times": _times(attempt.times),
+    }
+
+
+def _times(times: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(seconds, 3) for phase, seconds in times.items()}
 
 
 def _windows(rows: Iterable[RowJson]) -> list[dict[str, Any]]:

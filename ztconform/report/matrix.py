@@ -25,11 +25,17 @@ _STYLES: Mapping[Outcome, str] = {
 }
 _GAP = 3  # columns between two cells
 _LABEL = max(map(len, AREAS))
+# In the order in which they come; a phase that is not here follows.
+_PHASES = (
+    "cluster", "stack", "canary", "workloads", "refuse", "control", "apply", "converge", "hold", "witness", "release",
+)  # fmt: skip
 _NARROWEST = 40  # below this nothing reads well, and lines are left to the terminal
 
 
-def render(run: RunResult, catalogue: Mapping[str, Requirement], *, width: int = 100, colour: bool = False) -> str:
-    """Return the matrix as text of at most `width` columns, without a newline at its end."""
+def render(
+    run: RunResult, catalogue: Mapping[str, Requirement], *, width: int = 100, colour: bool = False, times: bool = False
+) -> str:
+    """Return the matrix as text of at most `width` columns, without a newline at its end; with `times`, where the time went."""
     width = max(width, _NARROWEST)
     out = io.StringIO()
     console = Console(
@@ -40,11 +46,11 @@ def render(run: RunResult, catalogue: Mapping[str, Requirement], *, width: int =
     if run.cases:
         console.print(_cases(run))
     everything = (*run.canary, *run.requirements, *run.cases)
-    if any(result.outcome != "PROVED" for result in everything):
+    if any(result.outcome != "PROVED" or result.counts.notes for result in everything):
         console.print()
         console.print(_reasons(everything))
     console.print()
-    for line in _totals(run):
+    for line in (*_about_the_cluster(run), *(_time_split(run.times) if times else ()), *_totals(run)):
         console.print(line)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
@@ -92,8 +98,8 @@ def _short(window: Window) -> str:
     return f"< {window.spacing * 1e3:.0f} ms" if window.seconds < window.spacing else f"{window.seconds * 1e3:.0f} ms"
 
 
-def _reasons(results: Iterable[Result]) -> Table:
-    """List what is not proved, worst first; those that share a reason share a line."""
+def _reasons(results: Sequence[Result]) -> Table:
+    """List what is not proved, worst first, and what was left out; those that share a reason share a line."""
     alike: dict[tuple[Outcome, str], list[str]] = {}
     for result in results:
         if result.outcome != "PROVED":
@@ -101,7 +107,29 @@ def _reasons(results: Iterable[Result]) -> Table:
     table = _grid(2)
     for (outcome, why), ids in sorted(alike.items(), key=lambda entry: WORST_FIRST.index(entry[0][0])):
         table.add_row(Text(outcome, style=_STYLES[outcome]), f"{' '.join(ids)}: {why}")
+    noted: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.counts.notes:
+            noted.setdefault(note, []).append(result.id)
+    for note, ids in noted.items():
+        table.add_row("NOTE", f"{' '.join(ids)}: {note}")
     return table
+
+
+def _about_the_cluster(run: RunResult) -> Iterable[Text]:
+    return (Text(f"Note: {note}") for note in run.notes)
+
+
+def _time_split(times: Mapping[str, float]) -> Iterable[Text]:
+    """Say where the time went; of proofs that ran side by side the seconds are added up."""
+    known = [*(phase for phase in _PHASES if phase in times), *(phase for phase in times if phase not in _PHASES)]
+    spent = [f"{phase} {_seconds(times[phase])} s" for phase in known if times[phase] >= 0.05]
+    if spent:
+        yield Text(f"Time: {', '.join(spent)}")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 9.95 else f"{seconds:.1f}"
 
 
 def _totals(run: RunResult) -> Iterable[Text]:

@@ -36,11 +36,14 @@ class Attempt:
     """Hold what one execution of a scenario or case file brought.
 
     `outcome` is for an execution that ended otherwise than by its rows; without it the rows decide. It can only make it worse.
+    `why` is its reason, or sums up the red rows that decide.
     """
 
     rows: tuple[RowJson, ...] = ()
     outcome: Literal["INCONCLUSIVE", "NOT_RUN", "NOT_SUPPORTED"] | None = None
     why: str = ""
+    notes: tuple[str, ...] = ()  # what was left out, and why; no outcome follows from it
+    times: Mapping[str, float] = field(default_factory=dict)  # seconds by phase of the proof
 
     def judged(self) -> tuple[Outcome, str]:
         """Return the outcome and its reason in one clause."""
@@ -52,6 +55,8 @@ class Attempt:
             return outcome, "no rows"
         if outcome == "PROVED":
             return outcome, ""
+        if self.why and self.outcome is None:
+            return outcome, self.why
         culprits = [row for row in self.rows if worst([row["outcome"]]) == outcome]
         first = culprits[0]
         more = f" (and {len(culprits) - 1} more)" if len(culprits) > 1 else ""
@@ -89,6 +94,11 @@ class Result:
         """Return the rows of the attempt that counts."""
         return self.counts.rows
 
+    @property
+    def times(self) -> Mapping[str, float]:
+        """Return the seconds that all attempts took, by phase."""
+        return added(attempt.times for attempt in self.attempts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementResult(Result):
@@ -123,6 +133,22 @@ class RunResult:
     could_not_run: tuple[str, ...] = ()  # messages of what ended the run, or a part of it
     demanded: frozenset[str] = field(default=frozenset())  # requirement IDs of the profile, if one was given
     partial: bool = False  # what was not run is meant not to have run
+    notes: tuple[str, ...] = ()  # of the cluster about itself
+    starting: Mapping[str, float] = field(default_factory=dict)  # seconds until the cluster and the stack in it were there
+
+    @property
+    def times(self) -> Mapping[str, float]:
+        """Return where the time went, in seconds by phase; of proofs that ran side by side the sum."""
+        return added([self.starting, *(result.times for result in (*self.requirements, *self.cases))])
+
+
+def added(times: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """Add up seconds by phase."""
+    total: dict[str, float] = {}
+    for one in times:
+        for phase, seconds in one.items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    return total
 
 
 def outcomes(results: Sequence[Result]) -> dict[Outcome, int]:

@@ -27,7 +27,9 @@ def sent(row: RowJson) -> str:
     probe = row["row"]["probe"]
     if not probe["port"]:
         return f"{probe['target']} sent to the cluster's API"
-    by = f"Service {probe['via']}" if probe["via"] else {"pod": "pod IP"}.get(probe["address"], probe["address"])
+    ways = {"pod": "pod IP", "node": "its node's port", "other-node": "another node's port"}
+    by = ways.get(probe["address"], "" if probe["via"] else probe["address"])
+    by = f"{by} of Service {probe['via']}".removeprefix(" of ") if probe["via"] else by
     family = " over IPv6" if probe["family"] == 6 else ""
     return f"{probe['source']} -> {probe['target']} port {probe['port']} by {by}, {_request(probe)}{family}"
 
