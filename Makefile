@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Nothing but make and Python is needed: the first target that wants it creates .venv, and stamps in it remember what is installed.
 
-STACK ?= lab
+STACK ?=# empty: the lab, or what the context in ZTC_ARGS turns out to be
 ZTC_ARGS ?=
 PYTEST_ARGS ?=
 PYTHON ?=# empty: the newest of python3.14 ... python3 that is 3.11 or newer
@@ -11,16 +11,20 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help conformance test lint bench lock dev clean
+.PHONY: help conformance test test-cluster lint bench bench-cluster lock dev clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-conformance: .venv/installed-run ## Prove the requirements on STACK (default lab); ZTC_ARGS goes to `ztconform run`
-	@.venv/bin/ztconform run --stack $(STACK) $(ZTC_ARGS)
+conformance: .venv/installed-run ## Prove the requirements on STACK (the lab if none is named); ZTC_ARGS goes to `ztconform run`
+	@$(if $(filter-out lab,$(STACK))$(findstring --context,$(ZTC_ARGS)),$(MAKE) --silent --no-print-directory .venv/installed-kube)
+	@.venv/bin/ztconform run $(if $(STACK),--stack $(STACK)) $(ZTC_ARGS)
 
 test: .venv/installed-dev ## Run the project's own tests; PYTEST_ARGS goes to pytest
 	@$(PY) -m pytest --timeout=300 -n 2 $(PYTEST_ARGS)
+
+test-cluster: .venv/installed-dev ## Run the tests that need real clusters; ZTC_TEST_* variables say what images and charts there are
+	@$(PY) -m pytest --timeout=900 tests/kube $(PYTEST_ARGS)
 
 lint: .venv/installed-dev ## Run ruff and mypy
 	@$(PY) -m ruff check .
@@ -30,8 +34,11 @@ lint: .venv/installed-dev ## Run ruff and mypy
 bench: .venv/installed-dev ## Measure the lab and print a table
 	@$(PY) -m bench
 
+bench-cluster: .venv/installed-dev ## Measure proofs on a kind cluster with Cilium; takes the variables of test-cluster
+	@PYTHONPATH=tests $(PY) -m bench cluster
+
 lock: ## Pin the development dependencies again, with hashes; needs uv
-	@uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra xdist --generate-hashes \
+	@uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra all --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet --upgrade -o requirements.lock
 
 dev: .venv/installed-dev ## Install the development tools into .venv, and nothing else
@@ -43,6 +50,11 @@ clean: ## Remove .venv, caches and builds
 .venv/installed-run: pyproject.toml | $(PY)
 	@echo "Installing ztconform into .venv ..."
 	@$(PIP) install --editable '.[xdist]'
+	@touch $@
+
+.venv/installed-kube: pyproject.toml | .venv/installed-run
+	@echo "Installing what Kubernetes needs into .venv ..."
+	@$(PIP) install --editable '.[all]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml requirements.lock | $(PY)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the table of `make bench`: every figure that the lab must reach, and how it compares with curl."""
+"""Print the table of `make bench`, every figure that the lab must reach, or with `cluster` that of `make bench-cluster`."""
 
 import os
 import platform
+import sys
+import tempfile
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +16,15 @@ from ztconform.model import Step
 
 
 def main() -> None:
-    """Measure everything and print one table."""
+    """Measure the lab, or a cluster, and print one table."""
+    if sys.argv[1:] == ["cluster"]:
+        measure_cluster()
+    else:
+        measure_lab()
+
+
+def measure_lab() -> None:
+    """Measure everything in the lab."""
     rows = [figures.ready(6, 0.3), figures.ready(50, 2.0)]
     with LabCluster() as lab:
         lab.deploy(figures.topology(6), "bench")
@@ -34,6 +45,31 @@ def main() -> None:
             mesh.rotation(lab, 50),
         ]
     rows += [figures.requirements(60), figures.requirements(40, "-n", "2")]
+    show(rows)
+
+
+def measure_cluster() -> None:
+    """Measure everything on one kind cluster with Cilium, made of what ZTC_TEST_* variables name."""
+    from kube_clusters import provide, settings_of  # noqa: PLC0415 - of the tests, and of no use to the lab
+
+    from bench import cluster  # noqa: PLC0415 - likewise
+
+    with tempfile.TemporaryDirectory() as folder:
+        for ready in provide("cilium", settings_of(Path(folder))):
+            with ready.start() as started:
+                rows = [cluster.ready(started)]
+                started.deploy(cluster.topology(), "bench")
+                started.perform(Step(apply=cluster.policies()))
+                figures_of_a_round, seconds = cluster.one_round(started)
+                rows += [*figures_of_a_round, *cluster.against_kubectl(started, ready.kubeconfig, seconds)]
+                started.remove("bench")
+                rows.append(cluster.proved(started))
+            rows += cluster.requirements(ready)
+    show(rows)
+
+
+def show(rows: list[figures.Figure]) -> None:
+    """Print the table."""
     uid = "root" if os.getuid() == 0 else "an ordinary user"
     table = Table(title=f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, as {uid}")
     for heading in ("figure", "measured", "goal", ""):
