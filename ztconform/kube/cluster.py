@@ -134,8 +134,10 @@ class KubeCluster:
         if self._lease.lost:
             raise ClusterError(self._lease.lost)
         if self._flows is not None and self._flows.lost:
-            self._flows.close()  # what it lost was another case's: begun anew when it is next asked
+            self._flows.close()  # what it lost was another case's
             self._flows = None
+        if self._flows is None and self._profile.flows is not None:
+            self._flows = self._profile.flows(self._connection)  # now, so that it listens before the first denial
         meshed = [w.ref for w in topology.workloads if w.meshed]
         if meshed and (why := self._profile.features.get("mtls", "there is none")):
             raise UsageError(f"workload {meshed[0]} is to be meshed: {why}")
@@ -209,10 +211,8 @@ class KubeCluster:
 
     def causes(self, nonces: Collection[str]) -> Sequence[Cause] | None:
         """Return what the CNI's flow log says of who dropped these; None once it has lost events."""
-        if self._profile.flows is None:
-            return ()
         if self._flows is None:
-            self._flows = self._profile.flows(self._connection)
+            return ()
         drops = self._flows.drops([self._sent[n][1] for n in nonces if n in self._sent])
         if drops is None:
             return None
