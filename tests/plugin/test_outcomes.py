@@ -238,3 +238,15 @@ def test_a_test_without_the_marker_is_a_case(inner):
     report = json.loads((inner.path / "out/conformance.json").read_text(encoding="utf-8"))
     assert [("test_inner.py::test_mine", "PROVED")] == [(c["id"], c["outcome"]) for c in report["cases"]]
     assert "prove test-inner.py-test-mine" in inner.log
+
+
+@pytest.mark.parametrize("options", [[], ["-n1"], ["-v"]])
+def test_a_row_that_a_stack_cannot_play_is_skipped_with_its_reason_and_the_others_count(inner, options):
+    inner.write(inner.requirement("N01", "NOT_SUPPORTED a", "PROVED b"))
+    result = inner.run_apart(*options, "--ztc-report=out")
+    assert 0 == result.ret
+    assert "There should always be" not in result.stdout.str()
+    report = json.loads((inner.path / "out/conformance.json").read_text(encoding="utf-8"))
+    (requirement,) = report["requirements"]
+    assert "NOT_SUPPORTED" == requirement["outcome"]
+    assert ["NOT_SUPPORTED", "PROVED"] == [row["outcome"] for row in requirement["rows"]]

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 import pytest
 
@@ -123,7 +124,15 @@ class Prove:
         if result.outcome in RED:
             raise red_row(row, self._underway.subject.id, line).with_traceback(_traceback(frame))
         if result.outcome != "PROVED":
-            pytest.skip(f"{result.outcome}: {result.why}")
+            _skip_row(f"{result.outcome}: {result.why}")
+
+
+def _skip_row(why: str) -> NoReturn:
+    """Skip a subtest, with the item's place.
+
+    This frame is not hidden, as our others are: pytest 9.2 fails where a skip has no frame that it may show.
+    """
+    raise pytest.skip.Exception(why, _use_item_location=True)
 
 
 def red_row(row: RowJson, subject: str, line: int | None) -> RedRow:
