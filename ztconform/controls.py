@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes beside the attempts of a round on any cluster, self-probes and bystanders, and how their answers read; pure.
+"""What a round sends on any cluster, attempts and beside them self-probes and bystanders, and how the answers read; pure.
 
 From where and to where they are sent is left to the cluster; what they prove, to the judge.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ztconform.model import Attempt, Bystander, Observation, Port, Ref, Transport, Vital
+from ztconform.timeouts import Timeouts
 
 Pair = tuple[int | None, int | None, Transport]  # from node to node, None being outside
 
@@ -54,6 +55,26 @@ def pairs(attempts: Sequence[Attempt], find: Find) -> list[Pair]:
         places = [place for target in attempt.targets if (place := find(target)) is not None]
         found |= {(source.node, place.node, attempt.probe.transport) for place in places} if source is not None else set()
     return sorted(found, key=str)
+
+
+def request_of(attempt: Attempt, timeouts: Timeouts) -> dict[str, Any]:
+    """Return what the agent sends for an attempt on any cluster; where it is sent is left to the cluster."""
+    probe = attempt.probe
+    request: dict[str, Any] = {
+        "kind": probe.kind,
+        "timeout": attempt.timeout,
+        "method": probe.method,
+        "path": probe.path,
+        "headers": [list(h) for h in probe.headers],
+        "host": probe.host,
+        # Denied UDP is never sent a second time: it could ride on a tuple that has been allowed since.
+        "retry": attempt.timeout >= timeouts.allowed,
+    }
+    if probe.raw is not None:
+        request["raw"] = probe.raw
+    if probe.connection is not None:
+        request["connection"] = probe.connection
+    return request
 
 
 def observation(answer: Mapping[str, Any], attempt: str) -> Observation:

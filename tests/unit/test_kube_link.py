@@ -24,13 +24,6 @@ from ztconform.model import Ref, Workload
 PORT = 18880
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("agent") / agentpyz.NAME
-    path.write_bytes(agentpyz.pack())
-    return path
-
-
 @pytest.fixture
 def agent(packed: Path, address: str) -> Iterator[str]:
     """Yield the name of a pod whose agent serves on this machine and takes orders by its socket."""

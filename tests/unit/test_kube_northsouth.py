@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ztconform.errors import UsageError
-from ztconform.kube import agentpyz, objects
+from ztconform.kube import objects
 from ztconform.kube.labels import Labels
 from ztconform.kube.link import Link, LinkError
 from ztconform.kube.nodes import Nodes
@@ -28,13 +28,6 @@ from ztconform.model import Port, Workload
 PORT = 18890
 RESET = struct.pack("ii", 1, 0)
 Answer = Callable[[socket.socket], object]
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("agent") / agentpyz.NAME
-    path.write_bytes(agentpyz.pack())
-    return path
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ class KubeCluster:
     def pods(self) -> Sequence[Pod]:
         """Return the pods and outsiders of the case, and the pods of the cluster's resolver."""
         self._case.reap()
-        ours = [*self._case.pods.values(), *(pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER)]
+        ours = [*self._case.pods.values(), *self._hosts_of_the_case().values()]
         return (*(pod.outline for pod in ours), *self._dns.pods)
 
     def endpoints(self, service: Ref) -> Sequence[Ref]:
@@ -238,14 +238,15 @@ class KubeCluster:
     def remove(self, owner: str) -> None:
         """Remove the case; namespaces with names of their own go while the next case runs already."""
         case, literal = self._case, self._case.names == Names()
-        refs = [*case.pods, *(ref for ref in self._outsiders if ref != rounds.BYSTANDER)]
+        hosts = self._hosts_of_the_case()
+        refs = [*case.pods, *hosts]
         self._links.close(refs)
         self._links.forget(refs)
         self._policies.remove()
         self._alone.close()
         case.remove(wait=False)
-        self._outside.stop([pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER])
-        self._outsiders = {ref: pod for ref, pod in self._outsiders.items() if ref == rounds.BYSTANDER}
+        self._outside.stop(hosts.values())
+        self._outsiders = {ref: pod for ref, pod in self._outsiders.items() if ref not in hosts}
         self._begin(Names())
         if literal:
             case.remove(wait=True)
@@ -260,6 +261,9 @@ class KubeCluster:
     def spec(self, attempt: Attempt) -> dict[str, Any]:
         """Return what the agent sends for an attempt, but for its nonce."""
         return self._targets.spec(attempt)
+
+    def _hosts_of_the_case(self) -> dict[Ref, KubePod]:
+        return {ref: pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER}
 
     def _find(self, ref: Ref) -> KubePod | None:
         return self._case.pods.get(ref) or self._base.pods.get(ref) or self._outsiders.get(ref)

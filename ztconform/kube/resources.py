@@ -6,7 +6,7 @@ Which objects those are is left to the caller. Everything has a deadline; what i
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -47,7 +47,7 @@ class Resources:
 
     def read(self, path: str, **query: str) -> Object:
         """Return an object or a list, with patience; raises what the kubernetes client raises."""
-        return self._patiently(lambda: self.get(path, **query))
+        return safely(lambda: self.get(path, **query))
 
     def items(self, path: str, **query: str) -> list[Object]:
         """Return the items of a list; raises ClusterError once the API server has not answered for long."""
@@ -64,7 +64,7 @@ class Resources:
         if dry_run:
             query["dryRun"] = "All"
         try:
-            found = self._patiently(lambda: self._call("PATCH", path, query, body=manifest, content=APPLY_PATCH))
+            found = safely(lambda: self._call("PATCH", path, query, body=manifest, content=APPLY_PATCH))
         except ApiException as error:
             if error.status in _REFUSED:
                 raise Rejected(of_manifest(manifest), reason(error)) from None
@@ -81,7 +81,7 @@ class Resources:
         """Merge a change into an object; raises ClusterError."""
         with translated(f"PATCH {path}"):
             manager = {"fieldManager": FIELD_MANAGER}
-            self._patiently(lambda: self._call("PATCH", path, manager, body=change, content=MERGE_PATCH))
+            safely(lambda: self._call("PATCH", path, manager, body=change, content=MERGE_PATCH))
 
     def delete(self, identity: Identity, *, grace: float | None = None) -> None:
         """Delete the object of this identity; that it is gone already, or another's by now, is no error. Raises ClusterError."""
@@ -90,21 +90,10 @@ class Resources:
             options["gracePeriodSeconds"] = round(grace)
         with translated(f"deleting {identity.what}"):
             try:
-                self._patiently(lambda: self._call("DELETE", identity.path, {}, body=options))
+                safely(lambda: self._call("DELETE", identity.path, {}, body=options))
             except ApiException as error:
                 if not (is_missing(error) or error.status == 409):  # another object has taken the name
                     raise
-
-    def gone(self, identity: Identity) -> bool:
-        """Return whether the object is not there any more; raises ClusterError."""
-        with translated(f"reading {identity.what}"):
-            try:
-                found = self.read(identity.path)
-            except ApiException as error:
-                if is_missing(error):
-                    return True
-                raise
-        return bool(found["metadata"]["uid"] != identity.uid)
 
     def path(self, manifest: Manifest) -> str:
         """Return where a manifest's object is; raises Rejected for a kind that this cluster does not serve."""
@@ -117,14 +106,6 @@ class Resources:
     def is_namespaced(self, manifest: Manifest) -> bool:
         """Return whether objects of this kind live in a namespace; raises Rejected for a kind that is not served."""
         return self._kind(str(manifest.get("apiVersion")), str(manifest.get("kind")), manifest)[1]
-
-    def serves(self, version: str, plural: str) -> bool:
-        """Return whether the API server has a resource; raises ClusterError."""
-        with translated(f"GET {base(version)}"):
-            return any(known["name"] == plural for known in self._found(version))
-
-    def _patiently(self, call: Callable[[], Object]) -> Object:
-        return safely(call)
 
     def _found(self, version: str) -> Sequence[Mapping[str, Any]]:
         try:

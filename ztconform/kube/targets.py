@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ztconform.cluster import Resolver
+from ztconform.controls import request_of
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
@@ -44,20 +45,9 @@ class Targets:
         if probe.cert is not None or probe.past_proxy:
             raise UsageError(f"row {attempt.row}: no mesh runs here, and so no proxy to pass by and no certificate to show")
         spec: dict[str, Any] = {
-            "kind": probe.kind,
-            "timeout": attempt.timeout,
-            "method": probe.method,
-            "path": probe.path,
-            "headers": [list(h) for h in probe.headers],
-            "host": probe.host,
-            # Denied UDP is never sent a second time: it could ride on a tuple that has been allowed since.
-            "retry": attempt.timeout >= KUBERNETES.allowed,
+            **request_of(attempt, KUBERNETES),
             **self._address(probe),
         }
-        if probe.raw is not None:
-            spec["raw"] = probe.raw
-        if probe.connection is not None:
-            spec["connection"] = probe.connection
         if "name" in spec or probe.kind == "dns":
             spec["search"] = search(self._names.to_real(probe.source.namespace), self._domain)
             spec["resolver"] = [self._resolver.address, _DNS]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ztconform.controls import request_of
 from ztconform.errors import InternalError, UsageError
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.capture import MARK
@@ -37,21 +38,10 @@ class Aim:
         source = self._state.pods[probe.source]
         spec: dict[str, Any] = {
             "pod": str(source.ref),
-            "kind": probe.kind,
-            "timeout": attempt.timeout,
-            "method": probe.method,
-            "path": probe.path,
-            "headers": [list(h) for h in probe.headers],
-            "host": probe.host,
+            **request_of(attempt, LAB),
             "bind": bind(source, probe.family),
-            # Denied UDP is never sent a second time: it could ride on a tuple that has been allowed since.
-            "retry": attempt.timeout >= LAB.allowed,
             **self._address(probe),
         }
-        if probe.raw is not None:
-            spec["raw"] = probe.raw
-        if probe.connection is not None:
-            spec["connection"] = probe.connection
         if probe.past_proxy and source.meshed:
             spec["mark"] = MARK
         if probe.cert is not None or probe.kind == "tls":
