@@ -57,9 +57,10 @@ clean: ## Remove .venv, caches and builds
 	@$(PIP) install --editable '.[all]'
 	@touch $@
 
+# The lock is complete, so nothing is left to resolve: an older pip (23.2) would look for the newest `coverage[toml]`, which has no hash here.
 .venv/installed-dev: pyproject.toml requirements.lock | $(PY)
 	@echo "Installing the development tools into .venv ..."
-	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --require-hashes --no-deps --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
