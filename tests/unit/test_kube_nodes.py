@@ -7,7 +7,7 @@ import pytest
 
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube import pods
-from ztconform.kube.nodes import choose
+from ztconform.kube.nodes import choose, recovering
 from ztconform.settings import PodOptions
 
 
@@ -41,6 +41,14 @@ TOLERANT = PodOptions(tolerations=({"key": "node-role.kubernetes.io/control-plan
             ("a",),
             {"b": "not selected by --ztc-node-selector"},
         ),
+        (
+            [node("a"), node("b", taints=("node.cilium.io/agent-not-ready",))],
+            (),
+            PodOptions(),
+            ("a",),
+            {"b": "not fit for pods now (node.cilium.io/agent-not-ready)"},
+        ),
+        ([node("a"), node("b", ready=False, taints=("dedicated",))], (), PodOptions(), ("a",), {}),
     ],
 )
 def test_every_schedulable_node_is_used_or_named(
@@ -50,6 +58,27 @@ def test_every_schedulable_node_is_used_or_named(
     assert used == chosen.used
     assert missing == chosen.missing()
     assert {"172.18.0.2"} == set(chosen.addresses.values())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "told"),
+    [
+        ([CONTROL, node("a")], (), ""),
+        ([node("a"), node("b", ready=False)], (), "node b is not Ready"),
+        ([node("a"), node("b", ready=False)], ("a",), ""),
+        ([node("a", ready=False, taints=("node.kubernetes.io/not-ready",))], (), "node a is not Ready"),
+        (
+            [node("a", taints=("node.kubernetes.io/disk-pressure",))],
+            (),
+            "node a is not fit for pods now (node.kubernetes.io/disk-",
+        ),
+        ([node("a", unschedulable=True, taints=("node.kubernetes.io/unschedulable",))], (), ""),
+        ([node("a", ready=False, taints=("dedicated",))], (), ""),
+    ],
+)
+def test_a_node_that_may_recover_is_told_from_one_that_stays_out(nodes: list[Any], wanted: tuple[str, ...], told: str) -> None:
+    assert recovering(nodes, wanted, PodOptions()).startswith(told)
+    assert bool(told) == bool(recovering(nodes, wanted, PodOptions()))
 
 
 @pytest.mark.parametrize(

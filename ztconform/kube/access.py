@@ -49,7 +49,7 @@ ALWAYS = (
     Need(group="", resource="configmaps", verbs=_OWN),
     Need(group="", resource="services", verbs=_OWN),
     Need(group="", resource="serviceaccounts", verbs=_OWN),
-    Need(group="", resource="nodes", verbs=("get", "list")),
+    Need(group="", resource="nodes", verbs=("get", "list", "watch")),
     Need(group="", resource="events", verbs=("list",)),
     Need(group="apiextensions.k8s.io", resource="customresourcedefinitions", verbs=("get", "list")),
     Need(group="apps", resource="daemonsets", verbs=("get", "list")),

@@ -16,7 +16,7 @@ from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube import kinds, objects, rounds
 from ztconform.kube.causes import causes
-from ztconform.kube.client import Connection, translated
+from ztconform.kube.client import Connection
 from ztconform.kube.deploying import Deployment
 from ztconform.kube.exclusive import Exclusive
 from ztconform.kube.labels import Labels
@@ -24,7 +24,6 @@ from ztconform.kube.lease import RunLease
 from ztconform.kube.link import LinkError, OpenPipe
 from ztconform.kube.links import Links
 from ztconform.kube.names import Names, private
-from ztconform.kube.nodes import choose
 from ztconform.kube.outside import Outside, outside
 from ztconform.kube.pipes import ExecPipe, OnData, OnEnd, Pipe
 from ztconform.kube.pods import KubePod
@@ -32,6 +31,7 @@ from ztconform.kube.policies import Policies
 from ztconform.kube.profile import FlowLog, Profile
 from ztconform.kube.resolver import Dns, find
 from ztconform.kube.resources import Resources
+from ztconform.kube.settling import follow, recovered
 from ztconform.kube.stream import KubeStream
 from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
@@ -55,9 +55,7 @@ class KubeCluster:
         self._connection, self._settings, self._profile = connection, settings, profile
         self._labels = Labels(settings.pods.label_prefix, settings.run, settings.worker)
         self._resources = Resources(connection)
-        with translated("listing nodes"):
-            listed = self._resources.items("/api/v1/nodes")
-        self._nodes = choose(listed, settings.nodes, settings.pods)
+        self._nodes = recovered(self._resources, settings)
         self._links = Links(self._opener)
         self._outside: Outside = outside(profile.kind, settings, self._nodes, self._labels)
         self._cases = count()
@@ -149,6 +147,7 @@ class KubeCluster:
         finally:
             started = outsiders.result()
             self._outsiders.update({pod.ref: pod for pod in started})
+        follow(self._resources, self._case.places)
         self._stand_by({pod.node for pod in self._case.pods.values()} | ({None} if started else set()))
         self._open([*self._case.pods.values(), *started])
 
@@ -179,6 +178,8 @@ class KubeCluster:
             self._targets.pins.forget()
             self._stand_by({pod.node for pod in new})
             self._open(new)
+        if step.relabel or step.lifecycle:
+            follow(self._resources, self._case.places)
 
     def policies(self) -> Sequence[Manifest]:
         """Return the policies of the case that are in force, as read back."""

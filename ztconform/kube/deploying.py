@@ -68,6 +68,11 @@ class Deployment:
         )
         self.start(topology.workloads)
 
+    @property
+    def places(self) -> frozenset[str]:
+        """Return the namespaces that hold pods, as they are called in the cluster."""
+        return frozenset(pod.real.namespace for pod in self.pods.values())
+
     def _demand_free(self, name: str) -> None:
         with translated(f"reading namespace {self.names.to_real(name)}"):
             try:

@@ -9,6 +9,10 @@ from ztconform.errors import ClusterError, UsageError
 from ztconform.settings import PodOptions
 
 _TAINTED = "tainted "
+_FOR_NOW = ("not Ready", "not fit for pods now")  # what may pass by itself
+# Put on a node, and taken away again, by the cluster itself, while pods of others run there: by the node controller
+# (https://kubernetes.io/docs/reference/labels-annotations-taints/), or by Cilium's operator until the node's agent is ready.
+_PASSING = ("node.kubernetes.io/", "node.cilium.io/agent-not-ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,7 @@ def choose(listed: Sequence[Mapping[str, Any]], wanted: Collection[str], options
     unknown = sorted(set(wanted) - set(by_name))
     if unknown:
         raise UsageError(f"--ztc-nodes: the cluster has no node {unknown[0]}; it has {', '.join(sorted(by_name)) or 'none'}")
-    left_out = {}
-    for name, node in by_name.items():
-        why = _unusable(node, options)
-        if wanted and name not in wanted:
-            why = "not named by --ztc-nodes"
-        if why:
-            left_out[name] = why
+    left_out = _left_out(by_name, wanted, options)
     used = tuple(sorted(set(by_name) - set(left_out)))
     if not used:
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
@@ -53,19 +51,38 @@ def choose(listed: Sequence[Mapping[str, Any]], wanted: Collection[str], options
     )
 
 
+def recovering(listed: Sequence[Mapping[str, Any]], wanted: Collection[str], options: PodOptions) -> str:
+    """Return which node is left out for a reason that may pass by itself, and which; "" if there is none."""
+    left_out = _left_out({node["metadata"]["name"]: node for node in listed}, wanted, options)
+    return next((f"node {name} is {why}" for name, why in left_out.items() if why.startswith(_FOR_NOW)), "")
+
+
+def _left_out(by_name: Mapping[str, Mapping[str, Any]], wanted: Collection[str], options: PodOptions) -> dict[str, str]:
+    reasons = {
+        name: _unusable(node, options) if not wanted or name in wanted else "not named by --ztc-nodes"
+        for name, node in by_name.items()
+    }
+    return {name: why for name, why in reasons.items() if why}
+
+
 def _unusable(node: Mapping[str, Any], options: PodOptions) -> str:
     spec, labels = node.get("spec") or {}, node["metadata"].get("labels") or {}
     if spec.get("unschedulable"):
         return f"{_TAINTED}by kubectl cordon"
-    for taint in spec.get("taints") or []:
-        if taint["effect"] in ("NoSchedule", "NoExecute") and not any(_tolerates(t, taint) for t in options.tolerations):
+    taints = [
+        taint
+        for taint in spec.get("taints") or []
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not any(_tolerates(t, taint) for t in options.tolerations)
+    ]
+    for taint in taints:
+        if not taint["key"].startswith(_PASSING):
             return f"{_TAINTED}{taint['key']}:{taint['effect']}, which --ztc-toleration tolerates"
     if any(labels.get(key) != value for key, value in options.node_selector.items()):
         return "not selected by --ztc-node-selector"
     conditions = (node.get("status") or {}).get("conditions") or []
     if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
         return "not Ready"
-    return ""
+    return f"not fit for pods now ({taints[0]['key']})" if taints else ""
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from ztconform.kube.pods import condition, is_ending
 from ztconform.kube.policies import Policies
 from ztconform.kube.resources import Resources
 from ztconform.kube.rounds import Seen
+from ztconform.kube.settling import behind
 from ztconform.model import Ref
 
 
@@ -73,10 +74,4 @@ class View:
 
     def _endpoints(self, namespace: str, **query: str) -> frozenset[Ref]:
         path = f"/apis/discovery.k8s.io/v1/namespaces/{self._names.to_real(namespace)}/endpointslices"
-        return frozenset(
-            Ref(namespace, target["name"])
-            for item in self._resources.items(path, **query)
-            for endpoint in item.get("endpoints") or []
-            if (target := endpoint.get("targetRef") or {}).get("kind") == "Pod"
-            and (endpoint.get("conditions") or {}).get("ready", True)
-        )
+        return frozenset(Ref(namespace, pod) for item in self._resources.items(path, **query) for _, pod in behind(item))
