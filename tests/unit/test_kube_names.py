@@ -75,6 +75,8 @@ def test_what_was_sent_agrees_with_itself(value: Any) -> None:
         ({"podSelector": {"matchLabels": {"app": "a"}}}, {"podSelector": {}}, False),
         ({"policyTypes": ["Ingress", "Egress"]}, {"policyTypes": ["Ingress"]}, False),
         ({"podSelector": {}}, None, False),
+        ({"portLevelMtls": {9090: {"mode": "STRICT"}}}, {"portLevelMtls": {"9090": {"mode": "STRICT"}}}, True),
+        ({"portLevelMtls": {9090: {"mode": "STRICT"}}}, {"portLevelMtls": {"9091": {"mode": "STRICT"}}}, False),
     ],
 )
 def test_what_a_webhook_changed_is_not_what_was_sent(sent: Any, there: Any, agree: bool) -> None:
