@@ -4,6 +4,7 @@
     ${host:NS/WORKLOAD}       the IPv4 address of its pod, as /32         ${host6:NS/WORKLOAD}     the IPv6 address, as /128
     ${net:N:NS/WORKLOAD}      the IPv4 network of N bits around it        ${net6:N:NS/WORKLOAD}    the same for IPv6
     ${dns:namespace} ${dns:label:KEY} ${dns:port} ${dns:address}          where the cluster's resolver really is
+    ${dns:port-string}        its port where a manifest wants a string, as Cilium's do
 
 A host outside the cluster is outsider/NAME. When to render is for the proof protocol to say.
 """
@@ -24,9 +25,12 @@ Path = tuple[str | int, ...]
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
 _HOST = re.compile(r"host(6?):([^:/]+)/([^:/]+)", re.ASCII)
 _NET = re.compile(r"net(6?):([0-9]{1,3}):([^:/]+)/([^:/]+)", re.ASCII)
-_DNS = re.compile(r"dns:(namespace|port|address)", re.ASCII)
+_DNS = re.compile(r"dns:(namespace|port|port-string|address)", re.ASCII)
 _LABEL = re.compile(r"dns:label:([^:]+)", re.ASCII)
-_FORMS = "host:NS/NAME, host6:NS/NAME, net:BITS:NS/NAME, net6:BITS:NS/NAME, dns:namespace, dns:label:KEY, dns:port, dns:address"
+_FORMS = (
+    "host:NS/NAME, host6:NS/NAME, net:BITS:NS/NAME, net6:BITS:NS/NAME, dns:namespace, dns:label:KEY, dns:port, dns:port-string, "
+    "dns:address"
+)
 
 
 class Resolver(Protocol):
@@ -51,7 +55,7 @@ class _Network:
 
 @dataclass(frozen=True, slots=True)
 class _Dns:
-    what: Literal["namespace", "port", "address", "label"]
+    what: Literal["namespace", "port", "port-string", "address", "label"]
     key: str = ""
 
 
@@ -151,7 +155,7 @@ def _parse(found: re.Match[str]) -> _Network | _Dns:
     if match := _LABEL.fullmatch(body):
         return _Dns("label", match[1])
     match _DNS.fullmatch(body) and body.removeprefix("dns:"):
-        case "namespace" | "port" | "address" as what:
+        case "namespace" | "port" | "port-string" | "address" as what:
             return _Dns(what)
     raise _Wrong(f"no such placeholder; there are {_FORMS}")
 
@@ -193,7 +197,7 @@ def _of_resolver(parsed: _Dns, resolver: Resolver) -> str:
     match parsed.what:
         case "namespace":
             return resolver.namespace
-        case "port":
+        case "port" | "port-string":
             return str(resolver.port)
         case "address":
             return resolver.address

@@ -15,6 +15,17 @@ from ztconform import resources
 from ztconform.errors import InternalError, UsageError
 from ztconform.model import Manifest
 
+# An intent has in each of these a manifest, or a gap that says why not.
+DIALECTS = (
+    "kubernetes",  # networking.k8s.io/v1 NetworkPolicy
+    "cluster-network-policy",  # policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy
+    "cilium",  # cilium.io/v2
+    "calico",  # projectcalico.org/v3, enforced and staged
+    "istio",  # security.istio.io/v1 for sidecars: policies that select pods
+    "istio-waypoint",  # the same for ambient: policies that target a Service, and who passes ztunnel
+    "linkerd",  # policy.linkerd.io
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:

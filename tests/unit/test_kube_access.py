@@ -129,4 +129,5 @@ def test_a_group_whose_program_is_down_is_not_taken_for_one_that_is_not_there(
 ) -> None:
     monkeypatch.setattr(kinds, "_PATIENCE", 0.1)
     cluster = serving({"/apis": {"groups": [offered("projectcalico.org", "v3")]}, "/apis/projectcalico.org/v3": 503})
-    assert ["networkpolicies", "globalnetworkpolicies"] == [kind.resource for kind in kinds.served(cluster)]
+    ours = ["networkpolicies", "globalnetworkpolicies", "stagednetworkpolicies", "stagedglobalnetworkpolicies"]
+    assert ours == [kind.resource for kind in kinds.served(cluster)]

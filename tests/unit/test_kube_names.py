@@ -4,11 +4,9 @@
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztconform import resources
 from ztconform.kube.names import Names, private
 from ztconform.kube.policies import agrees, selector
 from ztconform.model import Ref
@@ -20,21 +18,6 @@ JSON = st.recursive(
     max_leaves=12,
 )
 NAMES = private({"shop": {}, "shop-twin": {}}, "1a2b3c-0")
-
-
-def manifests() -> list[dict[str, Any]]:
-    paths = sorted((resources.folder("manifests") / "policies").glob("*/kubernetes.yaml"))
-    return [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
-
-
-@pytest.mark.parametrize("manifest", manifests())
-def test_a_manifest_of_ours_names_no_namespace_of_the_case_any_more_once_it_is_renamed(manifest: dict[str, Any]) -> None:
-    renamed = NAMES.manifest(manifest)
-    assert NAMES.to_real(manifest["metadata"]["namespace"]) == renamed["metadata"]["namespace"]
-    text = yaml.safe_dump(renamed).replace("${host:shop/", "").replace("outsider/", "")
-    for said in NAMES.real:
-        assert f"kubernetes.io/metadata.name: {said}\n" not in text
-        assert f"namespace: {said}\n" not in text
 
 
 def test_whom_a_policy_selects_is_renamed_and_labels_of_the_same_text_are_not() -> None:
@@ -92,6 +75,8 @@ def test_what_was_sent_agrees_with_itself(value: Any) -> None:
         ({"podSelector": {"matchLabels": {"app": "a"}}}, {"podSelector": {}}, False),
         ({"policyTypes": ["Ingress", "Egress"]}, {"policyTypes": ["Ingress"]}, False),
         ({"podSelector": {}}, None, False),
+        ({"portLevelMtls": {9090: {"mode": "STRICT"}}}, {"portLevelMtls": {"9090": {"mode": "STRICT"}}}, True),
+        ({"portLevelMtls": {9090: {"mode": "STRICT"}}}, {"portLevelMtls": {"9091": {"mode": "STRICT"}}}, False),
     ],
 )
 def test_what_a_webhook_changed_is_not_what_was_sent(sent: Any, there: Any, agree: bool) -> None:

@@ -51,6 +51,7 @@ def policy(spec: Any) -> Manifest:
         ("${dns:address}/32", "10.96.0.10/32"),
         ("${dns:label:k8s-app}", "kube-dns"),
         ("${dns:port}", 5353),
+        ("${dns:port-string}", "5353"),
         ("port ${dns:port}", "port 5353"),
         ("${dns:port}${dns:port}", "53535353"),
         ("${host:shop/payment},${host:outsider/world}", "10.0.3.77/32,192.0.2.200/32"),
@@ -69,7 +70,10 @@ def test_everything_else_in_a_manifest_stays_as_it_is() -> None:
     assert manifest == render(manifest, PODS, RESOLVER)
 
 
-FORMS = "host:NS/NAME, host6:NS/NAME, net:BITS:NS/NAME, net6:BITS:NS/NAME, dns:namespace, dns:label:KEY, dns:port, dns:address"
+FORMS = (
+    "host:NS/NAME, host6:NS/NAME, net:BITS:NS/NAME, net6:BITS:NS/NAME, dns:namespace, dns:label:KEY, dns:port, dns:port-string, "
+    "dns:address"
+)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,7 @@ FORMS = "host:NS/NAME, host6:NS/NAME, net:BITS:NS/NAME, net6:BITS:NS/NAME, dns:n
         ("${host:payment}", f"${{host:payment}}: no such placeholder; there are {FORMS}"),
         ("${net:shop/payment}", f"${{net:shop/payment}}: no such placeholder; there are {FORMS}"),
         ("${net:-1:shop/payment}", f"${{net:-1:shop/payment}}: no such placeholder; there are {FORMS}"),
+        ("${dns:port:string}", f"${{dns:port:string}}: no such placeholder; there are {FORMS}"),
         ("${dns:}", f"${{dns:}}: no such placeholder; there are {FORMS}"),
         ("${dns:label:}", f"${{dns:label:}}: no such placeholder; there are {FORMS}"),
         ("${}", f"${{}}: no such placeholder; there are {FORMS}"),

@@ -2,7 +2,7 @@
 """An intent is said in a cluster's own dialect, or its absence has a reason; a typo is neither."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -113,8 +113,50 @@ def test_a_manifest_begins_with_its_intent_in_one_sentence_equal_in_all_dialects
     assert {} == {intent: sentences for intent, sentences in said.items() if len(sentences) > 1}
 
 
+SOURCE = re.compile(r" \((?:https://[^\s()]+|[\w.-]+/[\w.-]+#[0-9]+)\)$")
+
+
+def missing(intents: Iterable[str], written: Collection[tuple[str, str]], gaps: Sequence[policies.Gap]) -> list[str]:
+    """Return what keeps intents from being said, or declared unsayable, in every dialect."""
+    declared = [(gap.intent, gap.dialect) for gap in gaps]
+    cells = {(intent, dialect) for intent in intents for dialect in policies.DIALECTS}
+    wrong = [f"{intent}: neither a manifest nor a gap for {dialect}" for intent, dialect in cells - {*written, *declared}]
+    wrong += [f"{intent}: both a manifest and a gap for {dialect}" for intent, dialect in {*written} & {*declared}]
+    wrong += [f"{intent}: no such intent or dialect: {dialect}" for intent, dialect in {*written, *declared} - cells]
+    wrong += [f"{gap.intent}: {gap.dialect}: a reason ends with its source" for gap in gaps if not SOURCE.search(gap.reason)]
+    return sorted(wrong)
+
+
+def test_every_intent_is_said_in_every_dialect_or_why_not_and_by_what_source() -> None:
+    assert len(policies.DIALECTS) == 7
+    written = {(path.parent.name, path.stem) for path in files()}
+    assert [] == missing(policies.known(), written, policies.gaps())
+
+
+def test_whatever_is_missing_or_too_much_is_named() -> None:
+    gaps = [policies.Gap("a", dialect, "it has no words (https://example.org/x)") for dialect in policies.DIALECTS[1:]]
+    whole = {("a", policies.DIALECTS[0])}
+    assert [] == missing(["a"], whole, gaps)
+    assert ["a: neither a manifest nor a gap for linkerd"] == missing(["a"], whole, gaps[:-1])
+    assert ["a: both a manifest and a gap for linkerd"] == missing(["a"], {*whole, ("a", "linkerd")}, gaps)
+    assert ["a: no such intent or dialect: waypoint"] == missing(["a"], {*whole, ("a", "waypoint")}, gaps)
+    assert ["b: no such intent or dialect: linkerd"] == missing(
+        ["a"], whole, [*gaps, policies.Gap("b", "linkerd", "no words (linkerd/linkerd2#1)")]
+    )
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["it has no words", "(https://example.org)", "no words (example.org)", "no words (https://example.org) yet", "no (#1)"],
+)
+def test_a_reason_without_a_source_at_its_end_is_named(reason: str) -> None:
+    gaps = [policies.Gap("a", dialect, "no words (linkerd/linkerd2#4023)") for dialect in policies.DIALECTS[1:]]
+    wrong = missing(["a"], {("a", "kubernetes")}, [*gaps[:-1], policies.Gap("a", "linkerd", reason)])
+    assert ["a: linkerd: a reason ends with its source"] == wrong
+
+
 def test_every_manifest_of_ours_is_read_and_every_gap_is_one() -> None:
     for path in files():
         assert list(yaml.safe_load_all(path.read_text(encoding="utf-8"))) == list(policies.load(path.parent.name, (path.stem,)))
-    for gap in policies.gaps():
+    for gap in {gap.dialect: gap for gap in policies.gaps()}.values():
         assert gap == policies.load(gap.intent, (gap.dialect,))

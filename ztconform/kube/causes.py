@@ -8,10 +8,14 @@ from ztconform.kube.profile import Drop
 from ztconform.model import Cause, Ref
 
 Selecting = Callable[[Ref, str], Sequence[str]]  # a pod as it is in the cluster, and a direction
+Said = Callable[[str], str]  # a policy's name in the cluster
 
 
-def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting) -> list[Cause]:
-    """Return a cause for every drop: a rule that denies names itself, a default deny all that select the endpoint."""
+def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting, said: Said) -> list[Cause]:
+    """Return a cause for every drop: a rule that denies names itself, a default deny all that select the endpoint.
+
+    `said` gives a policy's name as the case has it; `selecting` returns such names.
+    """
     by_address = {address: pod for pod in pods for address in pod.addresses}
     found = []
     for drop in drops:
@@ -21,7 +25,7 @@ def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting)
             Cause(
                 nonce=drop.nonce,
                 layer="l34",
-                policies=drop.policies or implicit,
+                policies=tuple(map(said, drop.policies)) or implicit,
                 explicit=bool(drop.policies),
                 direction=drop.direction,
                 endpoint=endpoint.ref if endpoint is not None else None,

@@ -217,7 +217,7 @@ class KubeCluster:
         drops = self._flows.drops([self._sent[n][1] for n in nonces if n in self._sent])
         if drops is None:
             return None
-        return causes(drops, self._case.pods.values(), self._policies.selecting)
+        return causes(drops, self._case.pods.values(), self._policies.selecting, self._case.names.policy)
 
     def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
         """Return nothing: no proxy stands between these pods."""

@@ -24,8 +24,15 @@ POLICIES = (
     ("cilium.io", "ciliumclusterwidenetworkpolicies"),
     ("projectcalico.org", "networkpolicies"),
     ("projectcalico.org", "globalnetworkpolicies"),
+    ("projectcalico.org", "stagednetworkpolicies"),
+    ("projectcalico.org", "stagedglobalnetworkpolicies"),
     ("security.istio.io", "authorizationpolicies"),
     ("security.istio.io", "peerauthentications"),
+    ("policy.linkerd.io", "servers"),
+    ("policy.linkerd.io", "httproutes"),
+    ("policy.linkerd.io", "authorizationpolicies"),
+    ("policy.linkerd.io", "meshtlsauthentications"),
+    ("policy.linkerd.io", "networkauthentications"),
 )
 _OF_THE_CLUSTER = frozenset(
     {
@@ -34,6 +41,7 @@ _OF_THE_CLUSTER = frozenset(
         "clusternetworkpolicies",
         "ciliumclusterwidenetworkpolicies",
         "globalnetworkpolicies",
+        "stagedglobalnetworkpolicies",
     }
 )
 _PATIENCE = 5.0  # seconds for a group that is served by a program of its own
