@@ -13,11 +13,13 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from ztconform.kube import calls
 from ztconform.kube.client import CALL, Connection, is_missing, translated
 
 KUBE_SYSTEM = "kube-system"
 DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribution that follows it
 
+_FORBIDDEN = 403
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 Controller = Literal["daemonset", "deployment"]
@@ -53,6 +55,7 @@ class Node:
     schedulable: bool
     control_plane: bool
     pods: str  # range of their addresses; "" until one is assigned
+    annotations: frozenset[str] = frozenset()  # their keys
     why: str = ""  # it is not ready
 
 
@@ -87,19 +90,33 @@ def rollout(connection: Connection, kind: Controller, namespace: str, name: str)
 
 
 def deployments(connection: Connection, namespace: str, selector: str) -> Sequence[Rollout]:
-    """Return the Deployments of a namespace that carry labels."""
+    """Return the Deployments that carry labels, of a namespace or (where that is "") of all."""
     api = client.AppsV1Api(connection.api())
-    with translated(f"listing the deployments of {namespace}"):
-        items = api.list_namespaced_deployment(namespace, label_selector=selector, _request_timeout=CALL).items
+    with translated(f"listing the deployments of {namespace or 'all namespaces'}"):
+        if namespace:
+            items = api.list_namespaced_deployment(namespace, label_selector=selector, _request_timeout=CALL).items
+        else:
+            items = api.list_deployment_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
     return [rollout_of("deployment", item) for item in items]
 
 
-def daemon_sets(connection: Connection) -> Sequence[Rollout]:
-    """Return all DaemonSets: the first thing to look at in a cluster whose CNI is not known."""
+def daemon_sets(connection: Connection, selector: str = "") -> Sequence[Rollout]:
+    """Return the DaemonSets of all namespaces: the first thing to look at in a cluster whose CNI is not known."""
     api = client.AppsV1Api(connection.api())
     with translated("listing daemonsets"):
-        items = api.list_daemon_set_for_all_namespaces(_request_timeout=CALL).items
+        items = api.list_daemon_set_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
     return [rollout_of("daemonset", item) for item in items]
+
+
+def found(connection: Connection, path: str, **query: str) -> Mapping[str, Any] | None:
+    """Return an object or a list of any kind; None where it is not there, its kind is not served, or we may not read it."""
+    with translated(f"GET {path}"):
+        try:
+            return calls.ask(connection.api(), "GET", path, query=query).body
+        except ApiException as error:
+            if is_missing(error) or error.status == _FORBIDDEN:
+                return None
+            raise
 
 
 def config_map(connection: Connection, namespace: str, name: str) -> Mapping[str, str] | None:
@@ -235,6 +252,7 @@ def _node(item: Any) -> Node:
         schedulable=not item.spec.unschedulable,
         control_plane=_CONTROL_PLANE in (item.metadata.labels or {}),
         pods=item.spec.pod_cidr or "",
+        annotations=frozenset(item.metadata.annotations or {}),
         why="" if ready else " ".join(str((condition and condition.message) or "no condition Ready").split()),
     )
 
