@@ -22,12 +22,12 @@ DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribut
 _FORBIDDEN = 403
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
-Controller = Literal["daemonset", "deployment"]
+Controller = Literal["daemonset", "deployment", "statefulset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Tell how far a DaemonSet or Deployment is."""
+    """Tell how far a DaemonSet, Deployment or StatefulSet is."""
 
     kind: Controller
     namespace: str
@@ -55,6 +55,7 @@ class Node:
     schedulable: bool
     control_plane: bool
     pods: str  # range of their addresses; "" until one is assigned
+    ranges: tuple[str, ...] = ()  # the same, of both families where there are both
     annotations: frozenset[str] = frozenset()  # their keys
     why: str = ""  # it is not ready
 
@@ -81,9 +82,14 @@ class Trouble:
 
 
 def rollout(connection: Connection, kind: Controller, namespace: str, name: str) -> Rollout | None:
-    """Return a DaemonSet's or Deployment's rollout; None if there is none of that name."""
+    """Return a controller's rollout; None if there is none of that name."""
     api = client.AppsV1Api(connection.api())
-    call = api.read_namespaced_daemon_set if kind == "daemonset" else api.read_namespaced_deployment
+    calls_of = {
+        "daemonset": api.read_namespaced_daemon_set,
+        "deployment": api.read_namespaced_deployment,
+        "statefulset": api.read_namespaced_stateful_set,
+    }
+    call = calls_of[kind]
     with _asked(f"reading {kind} {namespace}/{name}") as found:
         found.append(rollout_of(kind, call(name, namespace, _request_timeout=CALL)))
     return found[0] if found else None
@@ -216,7 +222,7 @@ def _asked(what: str) -> Iterator[list[Any]]:
 
 
 def rollout_of(kind: Controller, item: Any) -> Rollout:
-    """Return how far a DaemonSet or Deployment is, as the API server tells it."""
+    """Return how far a controller's pods are, as the API server tells it."""
     status, spec = item.status, item.spec
     if kind == "daemonset":
         wanted, ready, newest = (
@@ -252,6 +258,7 @@ def _node(item: Any) -> Node:
         schedulable=not item.spec.unschedulable,
         control_plane=_CONTROL_PLANE in (item.metadata.labels or {}),
         pods=item.spec.pod_cidr or "",
+        ranges=tuple(item.spec.pod_cidrs or ()),
         annotations=frozenset(item.metadata.annotations or {}),
         why="" if ready else " ".join(str((condition and condition.message) or "no condition Ready").split()),
     )

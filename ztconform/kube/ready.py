@@ -48,6 +48,7 @@ class Goal:
     wants: tuple[Want, ...] = ()
     crds: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    webhooks: tuple[str, ...] = ()  # mutating ones that must be trusted by now, where they are there and may be read
     annotations: tuple[str, ...] = ()  # that every node must have, as where something is set up on each
     cluster: bool = True  # also the nodes, the service proxy and the resolver
 
@@ -105,6 +106,7 @@ def missing(connection: Connection, goal: Goal) -> Sequence[Lack]:
         lacks += [_lack(one) for one in found if not one.done]
     lacks += [Lack(f"the custom resource {crd} is not served") for crd in goal.crds if not inventory.established(connection, crd)]
     lacks += [lack for condition in goal.conditions if (lack := _unmet(connection, condition))]
+    lacks += [Lack(f"the webhook {name} has no certificate yet") for name in goal.webhooks if _is_untrusted(connection, name)]
     for node in inventory.nodes(connection) if goal.annotations else ():
         lacks += [Lack(f"node {node.name} has no {key} yet") for key in goal.annotations if key not in node.annotations]
     if goal.cluster:
@@ -147,6 +149,12 @@ def _unmet(connection: Connection, condition: Condition) -> Lack | None:
                 None if one.get("status") == "True" else Lack(f"{what} is not {condition.type}" + (f": {said}" if said else ""))
             )
     return Lack(f"{what} does not say yet whether it is {condition.type}")
+
+
+def _is_untrusted(connection: Connection, name: str) -> bool:
+    """Return whether a webhook lacks the bundle that its server writes once it is ready; without it, pods are not injected."""
+    there = inventory.found(connection, f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}") or {}
+    return any(not (one.get("clientConfig") or {}).get("caBundle") for one in there.get("webhooks") or [])
 
 
 def _lack(rollout: Rollout) -> Lack:

@@ -12,6 +12,7 @@ from ztconform.errors import ClusterError
 from ztconform.settings import Settings
 from ztconform.stacks import charts, networkpolicy
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks.dual import NEEDS as DUAL
 from ztconform.stacks.kernel import VXLAN, WIREGUARD
 from ztconform.stacks.pins import mirrored
 
@@ -60,7 +61,7 @@ class Cilium:
 
     def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
         """Return that kind installs no CNI, and no kube-proxy where Cilium stands in for it."""
-        needs: dict[str, Any] = {"disableDefaultCNI": True}
+        needs: dict[str, Any] = {"disableDefaultCNI": True, **(DUAL["networking"] if "dual" in stack.options else {})}
         if "kpr" in stack.options:
             needs["kubeProxyMode"] = "none"
         return {"networking": needs}

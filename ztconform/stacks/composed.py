@@ -53,9 +53,9 @@ class ComposedStack(KubernetesStack):
 
         site = self._site(settings)
         found: list[Step] = []
-        for part in self.parts:
-            if found:
-                found.append(self._joined([*self.parts[: self.parts.index(part)]]))
+        for number, part in enumerate(self.parts):
+            if number > 0:
+                found.append(self._joined(self.parts[:number]))
             for step in part.steps(self.stack, settings, site):
                 more = interplay.values(step.component, self.stack) if isinstance(step, Chart) else {}
                 found.append(replace(step, values=merge(step.values, more)) if isinstance(step, Chart) and more else step)
@@ -116,6 +116,7 @@ class ComposedStack(KubernetesStack):
             wants=_each(want for goal in goals for want in goal.wants),
             crds=_each(crd for goal in goals for crd in goal.crds),
             conditions=_each(condition for goal in goals for condition in goal.conditions),
+            webhooks=_each(name for goal in goals for name in goal.webhooks),
             annotations=_each(key for goal in goals for key in goal.annotations),
         )
 

@@ -15,7 +15,13 @@ from ztconform.stacks.component import Composition, Role
 # Name -> role; also the order in which a stack's parts are installed and named.
 PARTS: Mapping[str, Role] = MappingProxyType(
     {
+        "kindnet": "cni",
+        "calico": "cni",
         "cilium": "cni",
+        "istio": "mesh",
+        "linkerd": "mesh",
+        "gateway": "gateway",
+        "spire": "identity",
     }
 )
 
@@ -30,14 +36,32 @@ class Option:
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
-        "dual": Option("IPv4 and IPv6", ("cilium",)),
+        "ambient": Option("ztunnel on every node in place of sidecars, and waypoints", ("istio",)),
+        "dual": Option("IPv4 and IPv6", ("kindnet", "calico", "cilium")),
         "kpr": Option("Cilium in place of kube-proxy", ("cilium",)),
-        "wireguard": Option("traffic between nodes is encrypted", ("cilium",)),
+        "wireguard": Option("traffic between nodes is encrypted", ("calico", "cilium")),
     }
 )
 
 # What `ztconform stacks` lists; every other valid combination is taken too.
-LISTED = ("cilium", "cilium:wireguard", "cilium:kpr", "cilium:dual")
+LISTED = (
+    "kindnet",
+    "calico",
+    "calico:wireguard",
+    "cilium",
+    "cilium:wireguard",
+    "cilium:kpr",
+    "cilium:dual",
+    "calico+istio",
+    "cilium+istio",
+    "cilium+istio+gateway",
+    "kindnet+istio:ambient",
+    "cilium+istio:ambient",
+    "kindnet+linkerd",
+    "calico+linkerd",
+    "cilium+linkerd",
+    "calico+spire",
+)
 CNIS = tuple(part for part, role in PARTS.items() if role == "cni")
 
 
