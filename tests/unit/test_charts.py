@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every chart of every listed stack renders with our values, to the pinned images, and to workloads that we know by their labels.
+"""Every chart of every listed stack renders with our values, to the pinned images, and to workloads with the labels we know.
 
 ZTC_TEST_<KEY>_CHART names a chart (ZTC_TEST_ISTIOD_CHART for istiod ...), released or its source; without it a test says that it did
 not render. ZTC_TEST_GOLDEN=write writes the files below data/objects anew from what was rendered.
@@ -83,7 +83,7 @@ def test_what_a_stack_is_known_by_is_recorded_as_the_chart_renders_it(key: str) 
     found = list(charts.recorded(charts.rendered(chart_of(key))))
     path = OBJECTS / f"{key}.yaml"
     if charts.REGENERATE:
-        head = "# SPDX-License-Identifier: Apache-2.0\n# Rendered by helm from the pinned chart's source; see tests/unit/test_charts.py.\n"
+        head = "# SPDX-License-Identifier: Apache-2.0\n# Rendered by helm from the pinned chart; see tests/unit/test_charts.py.\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(head + yaml.safe_dump_all(found, sort_keys=True), encoding="utf-8")
     assert found == list(yaml.safe_load_all(path.read_text(encoding="utf-8")))

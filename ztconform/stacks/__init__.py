@@ -41,7 +41,7 @@ class Stack(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of the stacks that are listed; `find` takes more, every valid combination."""
-    return ("lab", *composition.LISTED, "custom")
+    return (*(name for name in _MODULES if name != "custom"), *composition.LISTED, "custom")
 
 
 @cache

@@ -11,7 +11,7 @@ from ztconform.settings import Settings
 from ztconform.stacks import charts, networkpolicy
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
-from ztconform.stacks.dual import is_dual
+from ztconform.stacks.dual import NOT_PROBED, is_dual
 from ztconform.stacks.kernel import VXLAN, WIREGUARD
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ class Calico:
             Goal(what="Calico's definitions", crds=CRDS, cluster=False),
             charts.chart(CHART, settings, VALUES, values(stack, site), _mirrored(settings)),
         )
+
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what our chart's settings add."""
+        return features({"wireguardEnabled": "wireguard" in stack.options}, dual="dual" in stack.options)
 
     def goal(self, stack: Composition) -> "Goal":
         """Return Calico's parts, of an operator's or of another installation, and what the operator says of itself."""
@@ -162,7 +166,7 @@ def features(felix: Mapping[str, Any], *, dual: bool) -> Mapping[str, str]:
         found["encryption"] = "Calico's encryption (wireguard) is not proved yet"
         found["strict-encryption"] = "Calico has no strict mode: what goes to a node without a key is sent in plaintext"
     if dual:
-        found["dual-stack"] = "IPv6 is not probed on real clusters yet"
+        found["dual-stack"] = NOT_PROBED
     return found
 
 

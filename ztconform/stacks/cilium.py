@@ -13,6 +13,7 @@ from ztconform.settings import Settings
 from ztconform.stacks import charts, networkpolicy
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
+from ztconform.stacks.dual import NOT_PROBED
 from ztconform.stacks.kernel import VXLAN, WIREGUARD
 from ztconform.stacks.pins import mirrored
 
@@ -74,6 +75,10 @@ class Cilium:
         """Return Cilium's chart: the pinned one, or the user's."""
         digests = NO_DIGESTS if settings.load_images else {}
         return (charts.chart(CHART, settings, VALUES, values(stack, site), _mirrored(settings), digests),)
+
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what our chart's settings add."""
+        return features(settings_of(stack))
 
     def goal(self, stack: Composition) -> "Goal":
         """Return Cilium's parts; those that may be switched off are wanted where they are there."""
@@ -150,6 +155,13 @@ def values(stack: Composition, site: Site) -> Mapping[str, Any]:
     return found
 
 
+def settings_of(stack: Composition) -> Mapping[str, str]:
+    """Return the ConfigMap's settings that our values come to, of those that `features` reads."""
+    on = {"enable-hubble": True, "enable-l7-proxy": True}
+    on |= {"enable-ipv6": "dual" in stack.options, "enable-wireguard": "wireguard" in stack.options}
+    return {key: str(value).lower() for key, value in on.items()}
+
+
 def options(config: Mapping[str, str]) -> frozenset[str]:
     """Return the options of a stack with which a Cilium of these settings runs."""
     on = {
@@ -193,7 +205,7 @@ def features(config: Mapping[str, str]) -> Mapping[str, str]:
     if kinds != "none":
         found["encryption"] = found["strict-encryption"] = f"Cilium's encryption ({kinds}) is not proved yet"
     if _on(config, "enable-ipv6"):
-        found["dual-stack"] = "IPv6 is not probed on real clusters yet"
+        found["dual-stack"] = NOT_PROBED
     return found
 
 

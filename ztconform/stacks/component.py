@@ -105,6 +105,9 @@ class Component(Protocol):
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return how it is installed, in order; the same again changes nothing."""
 
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return the features that it adds ("") or takes away (why) as it is installed here; `findings` has the last word."""
+
     def goal(self, stack: Composition) -> "Goal":
         """Return what must be ready before anything is believed of it, in our own cluster and in an existing one."""
 

@@ -136,6 +136,12 @@ def components() -> Iterator[Component]:
     yield from map(component, PARTS)
 
 
+def promised(stack: "ComposedStack", settings: Settings) -> Mapping[str, str]:
+    """Return what a stack on kind will be able to prove, and why not the rest, as far as can be said before it runs."""
+    told = [Findings(features=part.promises(stack.stack)) for part in stack.parts]
+    return features(networkpolicy.features(settings, stack.cluster(settings)), told)
+
+
 def features(base: Mapping[str, str], told: Sequence[Findings]) -> Mapping[str, str]:
     """Return what the components make of what any CNI has: what one adds, a later one does not take away."""
     found = dict(base)

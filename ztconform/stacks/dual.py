@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # kind's own defaults for a cluster of both (pkg/apis/config/defaults), said since ours name the IPv4 range.
 NEEDS: Mapping[str, Any] = MappingProxyType({"networking": {"ipFamily": "dual", "podSubnet": "10.244.0.0/16,fd00:10:244::/56"}})
+NOT_PROBED = "IPv6 is not probed on real clusters yet"
 
 
 def is_dual(connection: "Connection") -> bool:

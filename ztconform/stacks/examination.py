@@ -7,15 +7,16 @@ Whether the first fault ends it (a run) or each gets its line (`ztconform doctor
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ztconform.errors import ClusterError
 from ztconform.kube import docker, helm, kind, kindconfig, machine
 from ztconform.settings import Settings
 from ztconform.stacks import installing, kernel
-from ztconform.stacks.component import Kernel
+from ztconform.stacks.component import Kernel, Objects
 
 if TYPE_CHECKING:
     from ztconform.stacks.kubernetes import KubernetesStack
@@ -40,28 +41,71 @@ class Check:
     after: str = ""  # the check without which this one cannot be made
 
 
-def of(stack: "KubernetesStack", settings: Settings) -> Iterator[Check]:
-    """Yield all checks of a stack, the cheap ones first; nothing is looked at before it is asked for."""
+class Here:
+    """Look at what all stacks have in common once, and at nothing before it is asked for; raises ClusterError with the cure."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with nothing looked at."""
+        self._settings = settings
+        self._kernel: dict[Kernel, str] = {}
+
+    @cached_property
+    def docker(self) -> docker.Docker:
+        """Return what Docker says of itself."""
+        return docker.reachable()
+
+    @cached_property
+    def kind(self) -> Path:
+        """Return the program kind."""
+        return machine.kind(self._settings.kind_bin)
+
+    @cached_property
+    def helm(self) -> Path:
+        """Return the program helm."""
+        return machine.helm(self._settings.helm_bin)
+
+    @cached_property
+    def clusters(self) -> frozenset[str]:
+        """Return the kind clusters that there are."""
+        return kind.clusters(self.kind)
+
+    @cached_property
+    def machine(self) -> machine.Machine:
+        """Return what was read of the machine."""
+        return machine.read(self.docker)
+
+    def kernel(self, need: Kernel) -> str:
+        """Return what was seen of the kernel."""
+        if need not in self._kernel:
+            self._kernel[need] = kernel.demand(need, self.docker)
+        return self._kernel[need]
+
+
+def of(stack: "KubernetesStack", settings: Settings, here: Here | None = None, *, charts: bool = True) -> Iterator[Check]:
+    """Yield all checks of a stack, the cheap ones first; nothing is looked at before it is asked for.
+
+    Without `charts` those are left out that reach beyond this machine.
+    """
     from ztconform.stacks.kubernetes import settled  # noqa: PLC0415 - it imports this module
 
     settings = settled(settings)
+    here = here or Here(settings)
     yield Check("packages", _packages)
     yield Check("options", lambda: _options(stack, settings))
-    yield Check("docker", _docker)
-    yield Check("kind", lambda: Seen(str(machine.kind(settings.kind_bin))), after="docker")
-    demanded = cache(lambda: _demanded(stack, settings))
+    yield Check("docker", lambda: Seen(f"{here.docker.version} on Linux {here.docker.kernel}"))
+    yield Check("kind", lambda: Seen(str(here.kind)), after="docker")
     for name, judge in (("cgroup", machine.cgroup), ("memory", machine.memory), ("inotify", machine.inotify)):
-        yield Check(name, partial(_judged, name, judge, demanded), after="kind")
+        yield Check(name, partial(_judged, name, judge, stack, settings, here), after="kind")
     for need in stack.kernel:
-        yield Check(f"kernel {need.what}", partial(_kernel, need), after="docker")
+        yield Check(f"kernel {need.what}", lambda need=need: Seen(here.kernel(need)), after="docker")  # type: ignore[misc]  # bound now
     yield Check("ports", lambda: _ports(stack, settings))
     steps = stack.steps(settings)
-    if charts := installing.charts(steps):
-        yield Check("helm", lambda: Seen(str(machine.helm(settings.helm_bin))))
-        for chart in charts:
-            yield Check(f"chart {chart.component}", partial(_chart, chart, settings), after="helm")
-    for objects in installing.objects(steps):
-        yield Check(f"{objects.what}", partial(_checked, objects.check))
+    if needed := installing.charts(steps):
+        yield Check("helm", lambda: Seen(str(here.helm)))
+        for chart in needed if charts else ():
+            yield Check(f"chart {chart.component}", partial(_chart, chart, here), after="helm")
+    for objects in installing.objects(steps) if charts else ():
+        yield Check(objects.component, partial(_checked, objects))
 
 
 def _packages() -> Seen:
@@ -79,18 +123,15 @@ def _options(stack: "KubernetesStack", settings: Settings) -> Seen:
     return Seen(f"{len(archives)} image archives to load" if archives else "images are pulled by the nodes")
 
 
-def _docker() -> Seen:
-    there = docker.reachable()
-    return Seen(f"{there.version} on Linux {there.kernel}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Demanded:
-    here: machine.Machine | None  # None: the cluster is there already, and has all that it needs
-    demand: machine.Demand
-
-
-def _demanded(stack: "KubernetesStack", settings: Settings) -> _Demanded:
+def _judged(
+    name: str,
+    judge: Callable[[machine.Machine, machine.Demand], Iterable[machine.Finding]],
+    stack: "KubernetesStack",
+    settings: Settings,
+    here: Here,
+) -> Seen:
+    if stack.cluster(settings) in here.clusters:
+        return Seen("the cluster is there already")
     config = stack.kind_config(settings)
     demand = machine.Demand(
         memory=stack.memory,
@@ -98,23 +139,11 @@ def _demanded(stack: "KubernetesStack", settings: Settings) -> _Demanded:
         kubernetes=machine.kubernetes_of(settings.kind_image),
         allows_cgroup_1=kindconfig.lifts_cgroup_1(config),
     )
-    there = stack.cluster(settings) in kind.clusters(machine.kind(settings.kind_bin))
-    return _Demanded(None if there else machine.read(docker.reachable()), demand)
-
-
-def _judged(
-    name: str,
-    judge: Callable[[machine.Machine, machine.Demand], Iterable[machine.Finding]],
-    demanded: Callable[[], _Demanded],
-) -> Seen:
-    known = demanded()
-    if known.here is None:
-        return Seen("the cluster is there already")
-    found = tuple(judge(known.here, known.demand))
+    found = tuple(judge(here.machine, demand))
     for finding in found:
         if finding.fatal:
             raise ClusterError(finding.text)
-    return Seen(_told(name, known.here, known.demand), tuple(finding.text for finding in found))
+    return Seen(_told(name, here.machine, demand), tuple(finding.text for finding in found))
 
 
 def _told(name: str, here: machine.Machine, demand: machine.Demand) -> str:
@@ -127,10 +156,6 @@ def _told(name: str, here: machine.Machine, demand: machine.Demand) -> str:
         case _:
             known = here.instances is not None
             return f"{here.instances} instances, {here.watches} watches" if known else "cannot be read from here"
-
-
-def _kernel(need: Kernel) -> Seen:
-    return Seen(kernel.demand(need, docker.reachable()))
 
 
 def _ports(stack: "KubernetesStack", settings: Settings) -> Seen:
@@ -158,11 +183,11 @@ def _host_ports(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
                 yield str(mapping.get("listenAddress") or "0.0.0.0"), int(port)
 
 
-def _chart(chart: helm.Chart, settings: Settings) -> Seen:
-    helm.render(machine.helm(settings.helm_bin), chart)
+def _chart(chart: helm.Chart, here: Here) -> Seen:
+    helm.render(here.helm, chart)
     return Seen(str(chart))
 
 
-def _checked(check: Callable[[], None]) -> Seen:
-    check()
-    return Seen("can be had")
+def _checked(objects: Objects) -> Seen:
+    objects.check()
+    return Seen(objects.what)

@@ -48,6 +48,10 @@ class Gateway:
             charts.chart(EGRESS, settings, VALUES, {"service": {"type": "ClusterIP"}}),
         )
 
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what the gateways add."""
+        return {"egress-gateway": NOT_YET}
+
     def goal(self, stack: Composition) -> "Goal":
         """Return both gateways."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
@@ -71,7 +75,7 @@ class Gateway:
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what the gateways add."""
-        return Findings(features={"egress-gateway": NOT_YET})
+        return Findings(features=self.promises(stack))
 
     def status(self, connection: "Connection") -> str:
         """Return what keeps their pods from running."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a stack runs from, for whoever must bring them past an air gap: of the charts where they are there, else the pinned.
+"""Which images a stack runs from, for whoever brings them past an air gap: of the charts that are here, else the pinned ones.
 
 What a mirror calls them is told too, if the user names one.
 """
@@ -20,7 +20,7 @@ _HOOK = "helm.sh/hook"
 
 
 def of(stack: "KubernetesStack", settings: Settings) -> tuple[str, ...]:
-    """Return every image of a stack, the nodes' and our pods' first; raises ClusterError if a chart that is here does not render."""
+    """Return every image of a stack, the nodes' and our pods' first; raises ClusterError if a chart does not render."""
     from ztconform.stacks import installing  # noqa: PLC0415 - the extra may be missing
     from ztconform.stacks.kubernetes import settled  # noqa: PLC0415 - it imports much
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from ztconform.kube.ready import Goal
 
 NAMESPACE = "istio-system"
-ISTIOD, CNI_NODE, ZTUNNEL = "app=istiod", "k8s-app=istio-cni-node", "app.kubernetes.io/name=ztunnel"  # labels, of whatever revision
+ISTIOD, CNI_NODE, ZTUNNEL = (
+    "app=istiod",
+    "k8s-app=istio-cni-node",
+    "app.kubernetes.io/name=ztunnel",
+)  # labels, of whatever revision
 CRDS = (
     "authorizationpolicies.security.istio.io",
     "peerauthentications.security.istio.io",
@@ -58,6 +62,10 @@ class Istio:
             found.append(charts.chart("istio-cni", settings, _global(settings), _profile(stack)))
             found.append(charts.chart("ztunnel", settings, ztunnel_values(settings), _profile(stack)))
         return tuple(found)
+
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what Istio adds."""
+        return features(ambient="ambient" in stack.options)
 
     def goal(self, stack: Composition) -> "Goal":
         """Return the control plane, whose webhook must be trusted, and under ambient what stands on each node."""

@@ -11,7 +11,7 @@ from ztconform.settings import Settings
 from ztconform.stacks import networkpolicy
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
-from ztconform.stacks.dual import is_dual
+from ztconform.stacks.dual import NOT_PROBED, is_dual
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
@@ -41,6 +41,10 @@ class Kindnet:
         """Return nothing: it is there as soon as the cluster is."""
         return ()
 
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what a kindnet of both families adds."""
+        return {"dual-stack": NOT_PROBED} if "dual" in stack.options else {}
+
     def goal(self, stack: Composition) -> "Goal":
         """Return its agents."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
@@ -68,7 +72,7 @@ class Kindnet:
         image = agents.images[0] if agents else ""
         return Findings(
             dialects=("kubernetes",),
-            features={"dual-stack": "IPv6 is not probed on real clusters yet"} if is_dual(connection) else {},
+            features={"dual-stack": NOT_PROBED} if is_dual(connection) else {},
             versions={"kindnet": inventory.tag(image) or image or "unknown"},
             signatures=networkpolicy.SIGNATURES,
             notes=(FAIL_OPEN,),

@@ -77,6 +77,10 @@ class Linkerd:
             charts.chart(VIZ_CHART, settings, VIZ_VALUES, viz_values(settings)),
         )
 
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what Linkerd adds."""
+        return features()
+
     def goal(self, stack: Composition) -> "Goal":
         """Return the control plane, whose webhook must be trusted; what shows metrics is wanted where it is there."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing

@@ -5,6 +5,7 @@ Values are checked against the charts spire 0.30.0 and spire-crds 0.6.0. The con
 ClusterSPIFFEID without `className: ztconform`, and the one that would issue to every pod is left out.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,10 @@ class Spire:
             charts.chart(CHART, settings, VALUES, values(settings, site)),
         )
 
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what SPIRE adds."""
+        return features()
+
     def goal(self, stack: Composition) -> "Goal":
         """Return the CSI driver, wherever it is, and of a chart in its usual place the server and the agents."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
@@ -104,13 +109,14 @@ class Spire:
         from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
         driver = _driver(connection)
-        agents = inventory.rollout(connection, "daemonset", driver.namespace if driver else NAMESPACE, _AGENT)
+        namespace = driver.namespace if driver else NAMESPACE
+        agents = inventory.rollout(connection, "daemonset", namespace, _AGENT)
         image = agents.images[0] if agents else ""
         return Findings(
             features=features(),
             versions={
                 "spire": inventory.tag(image) or image or "unknown",
-                "spire trust domain": TRUST_DOMAIN if kind else "unknown",
+                "spire trust domain": trust_domain(inventory.config_map(connection, namespace, "spire-server") or {}),
             },
         )
 
@@ -138,6 +144,14 @@ def values(settings: Settings, site: Site) -> Mapping[str, Any]:
     if settings.pods.image_registry:
         spire["image"] = {"registry": settings.pods.image_registry}
     return {"global": {"spire": spire}, "spire-server": {"defaultX509SvidTTL": f"{settings.svid_ttl or TTL:.0f}s"}}
+
+
+def trust_domain(data: Mapping[str, str]) -> str:
+    """Return the trust domain that a server's configuration names; the chart writes that as JSON."""
+    try:
+        return str(json.loads(data.get("server.conf", ""))["server"]["trust_domain"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
 
 
 def _driver(connection: "Connection") -> "Rollout | None":
