@@ -2,6 +2,7 @@
 # Nothing but make and Python is needed: the first target that wants it creates .venv, and stamps in it remember what is installed.
 
 STACK ?=# empty: the lab, or what the context in ZTC_ARGS turns out to be
+STACKS ?=# of `make matrix`, with spaces between them
 ZTC_ARGS ?=
 PYTEST_ARGS ?=
 PYTHON ?=# empty: the newest of python3.14 ... python3 that is 3.11 or newer
@@ -11,7 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help conformance test test-cluster lint bench bench-cluster lock dev clean
+.PHONY: help conformance matrix test test-cluster lint bench bench-cluster lock dev clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +20,10 @@ help: ## Show this list
 conformance: .venv/installed-run ## Prove the requirements on STACK (the lab if none is named); ZTC_ARGS goes to `ztconform run`
 	@$(if $(filter-out lab,$(STACK))$(findstring --context,$(ZTC_ARGS)),$(MAKE) --silent --no-print-directory .venv/installed-kube)
 	@.venv/bin/ztconform run $(if $(STACK),--stack $(STACK)) $(ZTC_ARGS)
+
+matrix: .venv/installed-run ## Prove the requirements on each of STACKS, a session each; goes on after one that could not be provisioned
+	@$(if $(filter-out lab,$(STACKS)),$(MAKE) --silent --no-print-directory .venv/installed-kube)
+	@.venv/bin/ztconform matrix $(STACKS) $(if $(ZTC_ARGS),-- $(ZTC_ARGS))
 
 test: .venv/installed-dev ## Run the project's own tests; PYTEST_ARGS goes to pytest
 	@$(PY) -m pytest --timeout=300 -n 2 $(PYTEST_ARGS)

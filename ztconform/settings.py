@@ -38,6 +38,8 @@ class Settings:
     helm_bin: str = "helm"
     load_images: tuple[Path, ...] = ()  # archives, or folders of archives, that are loaded into the nodes
     charts: Mapping[str, Path] = field(default_factory=dict)  # component -> folder or archive of its chart
+    chart_versions: Mapping[str, str] = field(default_factory=dict)  # component -> version in place of the pinned one
+    chart_repositories: Mapping[str, str] = field(default_factory=dict)  # component -> URL in place of the pinned one
     values: Mapping[str, Path] = field(default_factory=dict)  # component -> file of helm values
     cni_command: str = ""  # of the stack `custom`, with {cluster} for the cluster's name
     nodes: tuple[str, ...] = ()  # names of those to use; empty is every schedulable one

@@ -261,7 +261,8 @@ def test_doctor_says_of_each_stack_whether_it_can_run_and_is_red_for_the_lab_and
 def test_doctor_knows_only_stacks_that_there_are(run: Run) -> None:
     code, out, err = run("doctor", "--stack", "cillium")
     assert (2, "") == (code, out)
-    assert err.startswith("ztconform: no stack is called 'cillium'; there is: ")
+    assert err.startswith("ztconform: no stack is called 'cillium': 'cillium' is no part, did you mean cilium?; a stack is lab, ")
+    assert 1 == len(err.splitlines())
 
 
 def test_stacks_lists_every_stack_with_what_it_is(run: Run) -> None:

@@ -15,17 +15,29 @@ from ztconform import stacks
 from ztconform.catalogue import FEATURES
 from ztconform.errors import ClusterError, InternalError, UsageError
 from ztconform.kube import inventory
+from ztconform.kube.helm import Chart
 from ztconform.kube.inventory import Rollout
 from ztconform.settings import PodOptions, Settings
-from ztconform.stacks import cilium, custom, detect, kubernetes, networkpolicy, pins
+from ztconform.stacks import cilium, composed, composition, custom, detect, installing, kubernetes, networkpolicy, pins
+from ztconform.stacks.component import Findings
 
 HUBBLE = {"enable-hubble": "true"}
 
 
+def of_cilium(config: Mapping[str, str]) -> Mapping[str, str]:
+    return composed.features(networkpolicy.features(Settings(), "ztc-a"), [Findings(features=cilium.features(config))])
+
+
+def charts_of(stack: str, settings: Settings) -> tuple[Chart, ...]:
+    found = stacks.find(stack)
+    assert isinstance(found, kubernetes.KubernetesStack)
+    return installing.charts(found.steps(settings))
+
+
 def test_every_stack_of_the_registry_is_found_by_its_own_name() -> None:
-    assert ("cilium", "custom", "lab") == stacks.names()
+    assert ("lab", *composition.LISTED, "custom") == stacks.names()
     assert list(stacks.names()) == [stacks.find(name).name for name in stacks.names()]
-    assert [True, True, False] == [stacks.find(name).shared for name in stacks.names()]
+    assert {"lab"} == {name for name in stacks.names() if not stacks.find(name).shared}
 
 
 def test_the_stacks_are_listed_without_the_extras() -> None:
@@ -42,7 +54,7 @@ def test_the_stacks_are_listed_without_the_extras() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "" == done.stderr
-    assert ["['cilium', 'custom', 'lab']", "pip install 'ztconform[kind]'"] == [
+    assert [str(list(stacks.names())), "pip install 'ztconform[kind]'"] == [
         done.stdout.splitlines()[0],
         done.stdout.splitlines()[1].partition(": ")[2],
     ]
@@ -57,7 +69,7 @@ def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_extra() -> None:
 
 @pytest.mark.parametrize(
     "features",
-    [networkpolicy.features(Settings(), ""), cilium.features(Settings(), "ztc-a", HUBBLE), cilium.features(Settings(), "", {})],
+    [networkpolicy.features(Settings(), ""), networkpolicy.features(Settings(), "ztc-a"), of_cilium(HUBBLE), of_cilium({})],
 )
 def test_every_feature_of_the_catalogue_is_answered(features: Mapping[str, str]) -> None:
     assert set() == FEATURES - features.keys()
@@ -91,7 +103,7 @@ def test_an_outsider_is_there_on_kind_or_by_option(settings: Settings, kind: str
     ],
 )
 def test_what_cilium_claims_is_read_from_its_settings(config: Mapping[str, str], feature: str, reason: str) -> None:
-    found = cilium.features(Settings(), "ztc-a", config)[feature]
+    found = of_cilium(config)[feature]
     assert (reason == "") is (found == "")
     assert found.startswith(reason)
 
@@ -130,16 +142,17 @@ def test_a_cilium_that_does_not_enforce_is_noted(config: Mapping[str, str], word
 
 
 def test_ciliums_chart_is_the_pinned_one_unless_the_user_names_another(tmp_path: Path) -> None:
-    (pinned,) = cilium.STACK.charts(Settings())
+    (tmp_path / "v.yaml").touch()
+    (pinned,) = charts_of("cilium", Settings())
     assert ("https://helm.cilium.io", "1.19.6", None, ()) == (pinned.repository, pinned.version, pinned.path, pinned.files)
     mine = Settings(charts={"cilium": tmp_path}, values={"cilium": tmp_path / "v.yaml"})
-    (chart,) = cilium.STACK.charts(mine)
+    (chart,) = charts_of("cilium", mine)
     assert (tmp_path, (tmp_path / "v.yaml",)) == (chart.path, chart.files)
 
 
 def test_digests_are_left_out_where_images_come_from_archives(tmp_path: Path) -> None:
-    (plain,) = cilium.STACK.charts(Settings())
-    (loaded,) = cilium.STACK.charts(Settings(load_images=(tmp_path,)))
+    (plain,) = charts_of("cilium", Settings())
+    (loaded,) = charts_of("cilium", Settings(load_images=(tmp_path,)))
     assert {"pullPolicy": "IfNotPresent"} == plain.values["image"]
     assert {"pullPolicy": "IfNotPresent", "useDigest": False} == loaded.values["image"]
     assert {"replicas": 1, "image": {"useDigest": False}} == loaded.values["operator"]

@@ -42,6 +42,27 @@ def _options_of_a_session(command: _Command) -> _Command:
     return command
 
 
+def _options_of_a_new_cluster(command: _Command) -> _Command:
+    """Give a command the options by which a cluster is made, for what it says of one that is not made yet."""
+    path, folder = click.Path(path_type=Path, exists=True, dir_okay=False), click.Path(path_type=Path, exists=True)
+    for option in (
+        click.option("--kind-image", metavar="IMAGE", default="", help="Make kind nodes of IMAGE"),
+        click.option("--kind-config", metavar="FILE", type=path, help="Merge FILE into the configuration of the kind cluster"),
+        click.option("--kind-bin", metavar="FILE", default="kind", show_default=True, help="Use this kind"),
+        click.option("--helm-bin", metavar="FILE", default="helm", show_default=True, help="Use this helm"),
+        click.option("--agent-image", metavar="IMAGE", default="", help="Run our pods from IMAGE"),
+        click.option("--image-registry", metavar="REGISTRY", default="", help="Pull public images through the mirror REGISTRY"),
+        click.option("--load-image", metavar="PATH", type=folder, multiple=True, help="Load image archives into the nodes"),
+        click.option("--chart", metavar="COMPONENT=DIR", multiple=True, help="Install a component from this chart"),
+        click.option("--chart-version", metavar="COMPONENT=VERSION", multiple=True, help="Take this version of its chart"),
+        click.option("--chart-repository", metavar="COMPONENT=URL", multiple=True, help="Get its chart from this repository"),
+        click.option("--values", metavar="COMPONENT=FILE", multiple=True, help="Give a component these helm values"),
+        click.option("--cni-command", metavar="CMD", default="", help="Install the CNI of the stack custom"),
+    ):
+        command = option(command)
+    return command
+
+
 class _PassesOn(click.Command):
     """Keep what stands behind -- apart from the arguments before it."""
 
@@ -133,24 +154,58 @@ def verify(
 
 
 @ztconform.command()
-@click.option("--stack", metavar="NAME", help="Exit with 3 if the stack NAME cannot run; without this, only the lab has to")
+@click.option("--stack", metavar="NAME", help="Look at all that the stack NAME needs; exits with 3 if anything is not there")
 @click.option("--context", metavar="NAME", help="Say instead what this existing cluster runs, and what is not permitted there")
 @click.option("--kubeconfig", metavar="FILE", type=click.Path(path_type=Path), help="Look the context up in FILE")
-def doctor(*, stack: str | None, context: str | None, kubeconfig: Path | None) -> int:
-    """Say which stacks can run on this machine, and what cures what cannot."""
+@_options_of_a_new_cluster
+def doctor(*, stack: str | None, context: str | None, kubeconfig: Path | None, **given: Any) -> int:
+    """Say which stacks can run on this machine, and what cures what cannot.
+
+    Without --stack it exits with 3 only if the lab cannot run, and looks for no charts.
+    """
     from ztconform.cli import machine
+    from ztconform.cli.given import Given
 
     if context is not None:
         return machine.permissions(click.echo, context, kubeconfig)
-    return machine.doctor(click.echo, stack)
+    settings = Given(**given).settings()
+    return machine.examine(click.echo, stack, settings) if stack is not None else machine.doctor(click.echo, settings)
 
 
 @ztconform.command()
-def stacks() -> int:
-    """List the stacks that --stack takes."""
-    from ztconform.cli import machine
+@click.option("--images", is_flag=True, help="Print the images that STACK runs from, one a line, and nothing else")
+@_options_of_a_new_cluster
+@click.argument("stack", required=False)
+def stacks(*, stack: str | None, images: bool, **given: Any) -> int:
+    """List the stacks that --stack takes, with what each needs and can prove; of STACK say all.
 
-    return machine.stacks(click.echo)
+    Images are those of the charts that --chart names, and otherwise the pinned ones.
+    """
+    from ztconform.cli import listing
+    from ztconform.cli.given import Given
+
+    settings = Given(**given).settings()
+    if images and stack is None:
+        raise click.UsageError("--images needs the name of a stack")
+    if stack is None:
+        return listing.stacks(click.echo, settings)
+    return (listing.images if images else listing.one)(click.echo, stack, settings)
+
+
+@ztconform.command(cls=_PassesOn)
+@click.option(
+    "--report", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Write each stack's report into DIR/STACK"
+)
+@click.argument("stacks", metavar="STACK...", nargs=-1, required=True)
+def matrix(*, stacks: tuple[str, ...], report: Path | None) -> int:
+    """Prove the catalogue's requirements on one STACK after the other, whatever becomes of the one before.
+
+    Whatever stands behind -- goes to each `ztconform run`. Exits with 1 if anything is violated or inconclusive, with 3 if a stack
+    could not be provisioned or run.
+    """
+    from ztconform.cli import matrix
+
+    return matrix.run(click.echo, stacks, report, click.get_current_context().meta.get(_PASSED_ON, ()))
 
 
 @ztconform.command()

@@ -16,6 +16,7 @@ from ztconform.kube import command
 
 _INSTALL = 300.0  # seconds; without --wait, so this is the download and what the API server takes
 _RENDER = 120.0  # the chart may have to be downloaded
+_OCI = "oci://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class Chart:
         """Return the arguments that tell helm where the chart is."""
         if self.path is not None:
             return [str(self.path)]
+        if self.repository.startswith(_OCI):
+            return [f"{self.repository.rstrip('/')}/{self.name}", "--version", self.version]
         return [self.name, "--repo", self.repository, "--version", self.version]
 
     def __str__(self) -> str:
@@ -65,13 +68,17 @@ def check(chart: Chart) -> None:
             raise UsageError(f"{option}: helm values are a mapping")
 
 
-def render(binary: Path, chart: Chart) -> None:
-    """Raise ClusterError, in helm's own first line, if the chart does not render with these values; touches no cluster."""
+def render(binary: Path, chart: Chart) -> str:
+    """Return the chart's manifests with these values; touches no cluster.
+
+    Raises ClusterError, in helm's own first line, if it does not render or cannot be had.
+    """
     done = command.run(
         [str(binary), "template", chart.component, *_arguments(chart)], within=_RENDER, stdin=yaml.safe_dump(dict(chart.values))
     )
     if done.code != 0:
         raise ClusterError(f"the chart of {chart.component} ({chart}) does not render: {complaint(done.err)}")
+    return done.out
 
 
 def install(binary: Path, chart: Chart, kubeconfig: Path, context: str) -> None:

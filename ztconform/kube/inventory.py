@@ -13,19 +13,21 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from ztconform.kube import calls
 from ztconform.kube.client import CALL, Connection, is_missing, translated
 
 KUBE_SYSTEM = "kube-system"
 DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribution that follows it
 
+_FORBIDDEN = 403
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
-Controller = Literal["daemonset", "deployment"]
+Controller = Literal["daemonset", "deployment", "statefulset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Tell how far a DaemonSet or Deployment is."""
+    """Tell how far a DaemonSet, Deployment or StatefulSet is."""
 
     kind: Controller
     namespace: str
@@ -53,6 +55,8 @@ class Node:
     schedulable: bool
     control_plane: bool
     pods: str  # range of their addresses; "" until one is assigned
+    ranges: tuple[str, ...] = ()  # the same, of both families where there are both
+    annotations: frozenset[str] = frozenset()  # their keys
     why: str = ""  # it is not ready
 
 
@@ -78,28 +82,47 @@ class Trouble:
 
 
 def rollout(connection: Connection, kind: Controller, namespace: str, name: str) -> Rollout | None:
-    """Return a DaemonSet's or Deployment's rollout; None if there is none of that name."""
+    """Return a controller's rollout; None if there is none of that name."""
     api = client.AppsV1Api(connection.api())
-    call = api.read_namespaced_daemon_set if kind == "daemonset" else api.read_namespaced_deployment
+    calls_of = {
+        "daemonset": api.read_namespaced_daemon_set,
+        "deployment": api.read_namespaced_deployment,
+        "statefulset": api.read_namespaced_stateful_set,
+    }
+    call = calls_of[kind]
     with _asked(f"reading {kind} {namespace}/{name}") as found:
         found.append(rollout_of(kind, call(name, namespace, _request_timeout=CALL)))
     return found[0] if found else None
 
 
 def deployments(connection: Connection, namespace: str, selector: str) -> Sequence[Rollout]:
-    """Return the Deployments of a namespace that carry labels."""
+    """Return the Deployments that carry labels, of a namespace or (where that is "") of all."""
     api = client.AppsV1Api(connection.api())
-    with translated(f"listing the deployments of {namespace}"):
-        items = api.list_namespaced_deployment(namespace, label_selector=selector, _request_timeout=CALL).items
+    with translated(f"listing the deployments of {namespace or 'all namespaces'}"):
+        if namespace:
+            items = api.list_namespaced_deployment(namespace, label_selector=selector, _request_timeout=CALL).items
+        else:
+            items = api.list_deployment_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
     return [rollout_of("deployment", item) for item in items]
 
 
-def daemon_sets(connection: Connection) -> Sequence[Rollout]:
-    """Return all DaemonSets: the first thing to look at in a cluster whose CNI is not known."""
+def daemon_sets(connection: Connection, selector: str = "") -> Sequence[Rollout]:
+    """Return the DaemonSets of all namespaces: the first thing to look at in a cluster whose CNI is not known."""
     api = client.AppsV1Api(connection.api())
     with translated("listing daemonsets"):
-        items = api.list_daemon_set_for_all_namespaces(_request_timeout=CALL).items
+        items = api.list_daemon_set_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
     return [rollout_of("daemonset", item) for item in items]
+
+
+def found(connection: Connection, path: str, **query: str) -> Mapping[str, Any] | None:
+    """Return an object or a list of any kind; None where it is not there, its kind is not served, or we may not read it."""
+    with translated(f"GET {path}"):
+        try:
+            return calls.ask(connection.api(), "GET", path, query=query).body
+        except ApiException as error:
+            if is_missing(error) or error.status == _FORBIDDEN:
+                return None
+            raise
 
 
 def config_map(connection: Connection, namespace: str, name: str) -> Mapping[str, str] | None:
@@ -199,7 +222,7 @@ def _asked(what: str) -> Iterator[list[Any]]:
 
 
 def rollout_of(kind: Controller, item: Any) -> Rollout:
-    """Return how far a DaemonSet or Deployment is, as the API server tells it."""
+    """Return how far a controller's pods are, as the API server tells it."""
     status, spec = item.status, item.spec
     if kind == "daemonset":
         wanted, ready, newest = (
@@ -235,6 +258,8 @@ def _node(item: Any) -> Node:
         schedulable=not item.spec.unschedulable,
         control_plane=_CONTROL_PLANE in (item.metadata.labels or {}),
         pods=item.spec.pod_cidr or "",
+        ranges=tuple(item.spec.pod_cidrs or ()),
+        annotations=frozenset(item.metadata.annotations or {}),
         why="" if ready else " ".join(str((condition and condition.message) or "no condition Ready").split()),
     )
 

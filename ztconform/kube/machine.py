@@ -69,11 +69,12 @@ def read(daemon: Docker) -> Machine:
 
 def judge(machine: Machine, demand: Demand) -> tuple[Finding, ...]:
     """Return what stands against this demand on this machine, the fatal first."""
-    found = [*_cgroup(machine, demand), *_memory(machine, demand), *_inotify(machine, demand)]
+    found = [*cgroup(machine, demand), *memory(machine, demand), *inotify(machine, demand)]
     return tuple(sorted(found, key=lambda finding: not finding.fatal))
 
 
-def _cgroup(machine: Machine, demand: Demand) -> Iterable[Finding]:
+def cgroup(machine: Machine, demand: Demand) -> Iterable[Finding]:
+    """Yield what the hierarchy of cgroups stands against."""
     version = demand.kubernetes
     if machine.docker.cgroup == 1 and version is not None and version >= _NO_CGROUP_1 and not demand.allows_cgroup_1:
         yield Finding(
@@ -83,7 +84,8 @@ def _cgroup(machine: Machine, demand: Demand) -> Iterable[Finding]:
         )
 
 
-def _memory(machine: Machine, demand: Demand) -> Iterable[Finding]:
+def memory(machine: Machine, demand: Demand) -> Iterable[Finding]:
+    """Yield whether there is too little memory."""
     free = machine.available if machine.available is not None else machine.docker.memory
     if not free or free >= demand.memory * _MIB:
         return
@@ -95,7 +97,8 @@ def _memory(machine: Machine, demand: Demand) -> Iterable[Finding]:
         yield Finding(False, f"{have}; this stack wants about {demand.memory}")
 
 
-def _inotify(machine: Machine, demand: Demand) -> Iterable[Finding]:
+def inotify(machine: Machine, demand: Demand) -> Iterable[Finding]:
+    """Yield whether nodes run out of watches for files."""
     nodes = machine.nodes + demand.nodes
     if machine.instances is not None and machine.instances < nodes * _INSTANCES_A_NODE:
         yield Finding(

@@ -24,17 +24,32 @@ class Want:
     """Name a component that must run."""
 
     kind: Controller
-    namespace: str
+    namespace: str  # "" is all of them, where it is known by labels
     name: str
     optional: bool = False  # nothing is wanted of one that is not installed
+    selector: str = ""  # labels by which it is known in place of its name, which then only names it in a message
+    elsewhere: str = ""  # another namespace in which it may be instead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Name a condition that an object must have; nothing is wanted where the object `given` is not there or may not be read."""
+
+    path: str
+    type: str
+    given: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """Say all that must be there."""
 
+    what: str = "the cluster"  # for the line that says what is waited for
     wants: tuple[Want, ...] = ()
     crds: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    webhooks: tuple[str, ...] = ()  # mutating ones that must be trusted by now, where they are there and may be read
+    annotations: tuple[str, ...] = ()  # that every node must have, as where something is set up on each
     cluster: bool = True  # also the nodes, the service proxy and the resolver
 
 
@@ -85,12 +100,15 @@ def missing(connection: Connection, goal: Goal) -> Sequence[Lack]:
     """Return what is not ready now."""
     lacks: list[Lack] = []
     for want in goal.wants:
-        found = inventory.rollout(connection, want.kind, want.namespace, want.name)
-        if found is None and not want.optional:
-            lacks.append(Lack(f"{want.kind} {want.namespace}/{want.name}: not there"))
-        elif found is not None and not found.done:
-            lacks.append(_lack(found))
+        found = sought(connection, want)
+        if not found and not want.optional:
+            lacks.append(Lack(f"{want.kind} {want.namespace or '*'}/{want.name}: not there"))
+        lacks += [_lack(one) for one in found if not one.done]
     lacks += [Lack(f"the custom resource {crd} is not served") for crd in goal.crds if not inventory.established(connection, crd)]
+    lacks += [lack for condition in goal.conditions if (lack := _unmet(connection, condition))]
+    lacks += [Lack(f"the webhook {name} has no certificate yet") for name in goal.webhooks if _is_untrusted(connection, name)]
+    for node in inventory.nodes(connection) if goal.annotations else ():
+        lacks += [Lack(f"node {node.name} has no {key} yet") for key in goal.annotations if key not in node.annotations]
     if goal.cluster:
         nodes = inventory.nodes(connection)
         lacks += [Lack(f"node {node.name} is not Ready: {node.why}") for node in nodes if not node.ready]
@@ -102,6 +120,41 @@ def missing(connection: Connection, goal: Goal) -> Sequence[Lack]:
         resolvers = inventory.deployments(connection, inventory.KUBE_SYSTEM, inventory.DNS_LABEL)
         lacks += [_lack(resolver) for resolver in resolvers if not resolver.done]
     return lacks
+
+
+def sought(connection: Connection, want: Want) -> Sequence[Rollout]:
+    """Return what is there of a component."""
+    if want.selector and want.kind == "deployment":
+        return inventory.deployments(connection, want.namespace, want.selector)
+    if want.selector:
+        found = inventory.daemon_sets(connection, want.selector)
+        return [one for one in found if want.namespace in ("", one.namespace)]
+    for namespace in filter(None, (want.namespace, want.elsewhere)):
+        if one := inventory.rollout(connection, want.kind, namespace, want.name):
+            return [one]
+    return []
+
+
+def _unmet(connection: Connection, condition: Condition) -> Lack | None:
+    if inventory.found(connection, condition.given) is None:
+        return None
+    what = "/".join(condition.path.split("/")[-2:])
+    there = inventory.found(connection, condition.path)
+    if there is None:
+        return Lack(f"{what}: not there")
+    for one in (there.get("status") or {}).get("conditions") or []:
+        if one.get("type") == condition.type:
+            said = " ".join(str(one.get("message") or one.get("reason") or "").split())[:300]
+            return (
+                None if one.get("status") == "True" else Lack(f"{what} is not {condition.type}" + (f": {said}" if said else ""))
+            )
+    return Lack(f"{what} does not say yet whether it is {condition.type}")
+
+
+def _is_untrusted(connection: Connection, name: str) -> bool:
+    """Return whether a webhook lacks the bundle that its server writes once it is ready; without it, pods are not injected."""
+    there = inventory.found(connection, f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}") or {}
+    return any(not (one.get("clientConfig") or {}).get("caBundle") for one in there.get("webhooks") or [])
 
 
 def _lack(rollout: Rollout) -> Lack:

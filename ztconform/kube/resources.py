@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import Rejected
 from ztconform.kube.calls import APPLY_PATCH, MERGE_PATCH, ask, safely
-from ztconform.kube.client import CALL, FIELD_MANAGER, Connection, is_missing, reason, translated
+from ztconform.kube.client import CALL, FIELD_MANAGER, Connection, is_conflict, is_missing, reason, translated
 from ztconform.model import Manifest, of_manifest
 
 _JSON = "application/json"
@@ -76,6 +76,15 @@ class Resources:
         """Create an object below a collection's path; raises ApiException, also where its name is taken."""
         found = self._call("POST", path, {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}, body=manifest)
         return Identity(f"{path}/{found['metadata']['name']}", found["metadata"]["uid"], of_manifest(manifest))
+
+    def keep(self, manifest: Manifest) -> None:
+        """Create an object unless one of its name is there, which then stays as it is; raises Rejected or ClusterError."""
+        with translated(f"creating {of_manifest(manifest)}"):
+            try:
+                self.create(self.path(manifest).rpartition("/")[0], manifest)
+            except ApiException as error:
+                if not is_conflict(error):
+                    raise
 
     def patch(self, path: str, change: Mapping[str, Any]) -> None:
         """Merge a change into an object; raises ClusterError."""

@@ -32,6 +32,7 @@ IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER = 1
+IFLA_VXLAN_ID = 1
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IF_OPER_UP = 6
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
@@ -73,6 +74,14 @@ def veth(near: End, far: End) -> Message:
     body = _end(near.device, near.number, near.mac, near.fd)
     body += nest(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"veth"), peer)
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"veth {near.device} to {far.device}")
+
+
+def link(device: str, kind: str) -> Message:
+    """Create a link of a type, down, with what the type cannot do without."""
+    data = nest(IFLA_INFO_DATA, attribute(IFLA_VXLAN_ID, u32(1))) if kind == "vxlan" else b""
+    info = nest(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()), data)
+    body = _interface() + attribute(IFLA_IFNAME, name(device)) + info
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"link of the type {kind}")
 
 
 def up(index: int, device: str) -> Message:

@@ -31,6 +31,8 @@ _VALUES = (
 _LISTS = (
     ("ztc_load_image", "PATH", "Load an image archive, or a folder of them, into the kind nodes"),
     ("ztc_chart", "COMPONENT=DIR", "Install a component from this chart, a folder or an archive"),
+    ("ztc_chart_version", "COMPONENT=VERSION", "Install a component from this version of its chart"),
+    ("ztc_chart_repository", "COMPONENT=URL", "Get a component's chart from this repository (https:// or oci://)"),
     ("ztc_values", "COMPONENT=FILE", "Install a component with these helm values"),
     ("ztc_node_selector", "KEY=VALUE", "Put our pods on nodes with this label"),
     ("ztc_toleration", "KEY[=VALUE][:EFFECT]", "Let our pods tolerate this taint"),

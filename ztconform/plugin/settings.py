@@ -24,7 +24,16 @@ _LABEL = r"([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?"
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 # What makes no sense where ztconform does not make the cluster. From the ini it is a default, and no contradiction.
-_OF_A_NEW_CLUSTER = ("ztc_kind_image", "ztc_kind_config", "ztc_load_image", "ztc_chart", "ztc_values", "ztc_cni_command")
+_OF_A_NEW_CLUSTER = (
+    "ztc_kind_image",
+    "ztc_kind_config",
+    "ztc_load_image",
+    "ztc_chart",
+    "ztc_chart_version",
+    "ztc_chart_repository",
+    "ztc_values",
+    "ztc_cni_command",
+)
 
 
 def of(config: pytest.Config) -> Settings:
@@ -50,6 +59,8 @@ def _read(config: pytest.Config) -> Settings:
         helm_bin=_program(config, "ztc_helm_bin") or "helm",
         load_images=tuple(_path(config, "ztc_load_image", text) for text in options.values(config, "ztc_load_image")),
         charts={name: _path(config, "ztc_chart", text) for name, text in _pairs(config, "ztc_chart", "COMPONENT=DIR").items()},
+        chart_versions=_versions(config),
+        chart_repositories=_repositories(config),
         values=_values(config),
         cni_command=_command(config, "ztc_cni_command"),
         nodes=_nodes(config),
@@ -169,6 +180,23 @@ def _pairs(config: pytest.Config, name: str, form: str) -> dict[str, str]:
 def _values(config: pytest.Config) -> Mapping[str, Path]:
     pairs = _pairs(config, "ztc_values", "COMPONENT=FILE")
     return {component: _regular(config, "ztc_values", text) for component, text in pairs.items()}
+
+
+def _versions(config: pytest.Config) -> Mapping[str, str]:
+    pairs = _pairs(config, "ztc_chart_version", "COMPONENT=VERSION")
+    for component, version in pairs.items():
+        # As helm would read a range (">=1.2", "1.x") as one, and take whatever is newest.
+        if not re.fullmatch(r"v?\d+\.\d+\.\d+([-+][-+.0-9A-Za-z]+)?", version):
+            raise _wrong("ztc_chart_version", f"{component}={version}", "give an exact version, such as 1.2.3")
+    return pairs
+
+
+def _repositories(config: pytest.Config) -> Mapping[str, str]:
+    pairs = _pairs(config, "ztc_chart_repository", "COMPONENT=URL")
+    for component, url in pairs.items():
+        if not re.fullmatch(r"(https?|oci)://[^\s/]+(/\S*)?", url):
+            raise _wrong("ztc_chart_repository", f"{component}={url}", "give a URL that begins with https:// or oci://")
+    return pairs
 
 
 def _labels(config: pytest.Config, name: str, *, values: str = _LABEL) -> Mapping[str, str]:

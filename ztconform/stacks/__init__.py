@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stacks that can be tested, by name; each is a module of its own that is imported only when it is chosen."""
+"""The stacks that can be tested, by name: two of their own, and what `composition` makes of components.
+
+What is in them is imported only when it is chosen.
+"""
 
 from contextlib import AbstractContextManager
-from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from typing import Protocol
 
 from ztconform.cluster import Cluster
-from ztconform.errors import UsageError
 from ztconform.settings import Settings
+from ztconform.stacks import composition
 
-_MODULES = {"cilium": "ztconform.stacks.cilium", "custom": "ztconform.stacks.custom", "lab": "ztconform.stacks.lab"}
+_MODULES = {"lab": "ztconform.stacks.lab", "custom": "ztconform.stacks.custom"}
 
 
 class Stack(Protocol):
@@ -37,15 +40,16 @@ class Stack(Protocol):
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `find` knows."""
-    return tuple(sorted(_MODULES))
+    """Return the names of the stacks that are listed; `find` takes more, every valid combination."""
+    return (*(name for name in _MODULES if name != "custom"), *composition.LISTED, "custom")
 
 
+@cache
 def find(name: str) -> Stack:
-    """Return a stack by name, or raise UsageError with the names that there are."""
-    if name not in _MODULES:
-        close = get_close_matches(name, _MODULES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"no stack is called {name!r}; there is: {', '.join(names())}{hint}")
-    stack: Stack = import_module(_MODULES[name]).STACK
-    return stack
+    """Return a stack by name, or raise UsageError with all that is valid."""
+    if name in _MODULES:
+        stack: Stack = import_module(_MODULES[name]).STACK
+        return stack
+    from ztconform.stacks.composed import ComposedStack  # noqa: PLC0415 - it imports what only a cluster needs
+
+    return ComposedStack(composition.parse(name))

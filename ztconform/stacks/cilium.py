@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack `cilium`: Cilium as CNI, from its chart on kind or as it is found; what it enforces, and how that is read from it.
+"""The component `cilium`: Cilium as CNI, from its chart or as it is found; what it enforces, and how that is read from it.
 
-Its flow log is read by `ztconform.kube.hubble`.
+Its flow log is read by `ztconform.kube.hubble`. Settings are checked against the chart and sources of v1.19.6.
 """
 
 import re
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from ztconform.errors import ClusterError
 from ztconform.settings import Settings
-from ztconform.stacks import networkpolicy, pins
-from ztconform.stacks.kubernetes import KubernetesStack
+from ztconform.stacks import charts, networkpolicy
+from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks.dual import NEEDS as DUAL
+from ztconform.stacks.dual import NOT_PROBED
+from ztconform.stacks.kernel import VXLAN, WIREGUARD
+from ztconform.stacks.pins import mirrored
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
-    from ztconform.kube.helm import Chart
-    from ztconform.kube.profile import FlowLog, Profile
+    from ztconform.kube.profile import FlowLog
     from ztconform.kube.ready import Goal
 
-COMPONENT = "cilium"
+CHART = "cilium"
 SELECTED_BY = ("app", "role", "tier")  # labels of the shop's and the canary's pods
 NAMESPACE = "kube-system"
 CRDS = ("ciliumnetworkpolicies.cilium.io", "ciliumidentities.cilium.io", "ciliumendpoints.cilium.io")
@@ -40,39 +43,49 @@ NO_DIGESTS: Mapping[str, Any] = {
     "envoy": {"image": {"useDigest": False}},
     "hubble": {"relay": {"image": {"useDigest": False}}},
 }
+# The chart's values that name an image, and the image; of the operator it is the name before its suffix ("-generic").
+_IMAGES = (
+    (("image",), "quay.io/cilium/cilium"),
+    (("operator", "image"), "quay.io/cilium/operator"),
+    (("envoy", "image"), "quay.io/cilium/cilium-envoy"),
+    (("hubble", "relay", "image"), "quay.io/cilium/hubble-relay"),
+)
 
 
-class CiliumStack(KubernetesStack):
-    """Start Cilium."""
+class Cilium:
+    """Answer for Cilium."""
 
     name = "cilium"
-    summary = "Cilium on kind or on an existing cluster (--ztc-context): NetworkPolicy, with Hubble as witness"
+    role: Role = "cni"
+    summary = "Cilium: NetworkPolicy, with Hubble as witness"
+    memory = 900  # MiB: the agent and its Envoy on each node, operator, relay (seen: about 250 a node)
 
-    def charts(self, settings: Settings) -> Sequence["Chart"]:
+    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
+        """Return that kind installs no CNI, and no kube-proxy where Cilium stands in for it."""
+        needs: dict[str, Any] = {"disableDefaultCNI": True, **(DUAL["networking"] if "dual" in stack.options else {})}
+        if "kpr" in stack.options:
+            needs["kubeProxyMode"] = "none"
+        return {"networking": needs}
+
+    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
+        """Return what tunnels and encryption need."""
+        return (VXLAN, WIREGUARD) if "wireguard" in stack.options else (VXLAN,)
+
+    def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return Cilium's chart: the pinned one, or the user's."""
-        from ztconform.kube.helm import Chart  # noqa: PLC0415 - the extra may be missing
-        from ztconform.kube.kindconfig import merge  # noqa: PLC0415 - likewise
+        digests = NO_DIGESTS if settings.load_images else {}
+        return (charts.chart(CHART, settings, VALUES, values(stack, site), _mirrored(settings), digests),)
 
-        pin = pins.load().charts[COMPONENT]
-        file = settings.values.get(COMPONENT)
-        return (
-            Chart(
-                component=COMPONENT,
-                namespace=pin.namespace,
-                name=pin.name,
-                repository=pin.repository,
-                version=pin.version,
-                path=settings.charts.get(COMPONENT),
-                values=merge(VALUES, NO_DIGESTS) if settings.load_images else VALUES,
-                files=(file,) if file else (),
-            ),
-        )
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what our chart's settings add."""
+        return features(settings_of(stack))
 
-    def goal(self, *, provisioned: bool) -> "Goal":
-        """Return Cilium's parts; on kind the cluster too, which is not ready without a CNI."""
+    def goal(self, stack: Composition) -> "Goal":
+        """Return Cilium's parts; those that may be switched off are wanted where they are there."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
 
         return Goal(
+            what="Cilium",
             wants=(
                 Want(kind="daemonset", namespace=NAMESPACE, name="cilium"),
                 Want(kind="deployment", namespace=NAMESPACE, name="cilium-operator"),
@@ -80,53 +93,83 @@ class CiliumStack(KubernetesStack):
                 Want(kind="deployment", namespace=NAMESPACE, name="hubble-relay", optional=True),
             ),
             crds=CRDS,
-            cluster=provisioned,
         )
 
-    def absence(self, connection: "Connection") -> str:
-        """Return why a cluster does not run Cilium; "" if it does."""
-        return "" if evidence(connection) else f"it has no daemonset {NAMESPACE}/cilium"
+    def found(self, connection: "Connection") -> Found | None:
+        """Return by what Cilium is known: by its agent, for an uninstall leaves its CRDs."""
+        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+        agent = inventory.rollout(connection, "daemonset", NAMESPACE, "cilium")
+        if agent is None:
+            return None
+        return Found(evidence=f"daemonset {NAMESPACE}/cilium ({agent.images[0]})", options=options(_config(connection)))
 
     def demand(self, connection: "Connection") -> None:
         """Raise ClusterError where Cilium's identities leave out labels that policies of ours select by."""
-        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
-
-        config = inventory.config_map(connection, NAMESPACE, "cilium-config") or {}
-        if lost := left_out(config.get("labels", ""), SELECTED_BY):
+        if lost := left_out(_config(connection).get("labels", ""), SELECTED_BY):
             raise ClusterError(
                 f"Cilium's identities leave out the labels {', '.join(lost)} (labels in the ConfigMap cilium-config), so that "
                 "policies cannot select pods by them; add them there"
             )
 
-    def profile(self, connection: "Connection", settings: Settings, kind: str) -> "Profile":
+    def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what Cilium's own settings say that it does."""
         from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
-        from ztconform.kube.profile import Profile  # noqa: PLC0415 - likewise
 
-        config = inventory.config_map(connection, NAMESPACE, "cilium-config") or {}
+        config = _config(connection)
         agent = inventory.rollout(connection, "daemonset", NAMESPACE, "cilium")
-        image = agent.images[0] if agent else ""
-        return Profile(
-            stack=self.name,
-            dialects=("kubernetes",),
-            features=features(settings, kind, config),
-            versions={"kubernetes": inventory.kubernetes_version(connection), **versions(image, config)},
+        return Findings(
+            dialects=("kubernetes", "cilium"),
+            features=features(config),
+            versions=versions(agent.images[0] if agent else "", config),
             signatures=networkpolicy.SIGNATURES,
             notes=notes(config),
-            kind=kind,
             flows=_flows if _on(config, "enable-hubble") else None,
         )
 
     def status(self, connection: "Connection") -> str:
-        """Return Cilium's settings, the state of its parts, and what keeps its pods from running."""
-        from ztconform.kube import inventory, ready  # noqa: PLC0415 - the extra may be missing
+        """Return Cilium's settings, and what keeps its pods from running."""
+        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
-        lines = [lack.text for lack in ready.missing(connection, self.goal(provisioned=True))]
+        lines: list[str] = []
         for selector in ("k8s-app=cilium", "io.cilium/app=operator"):
             lines += map(str, inventory.troubles(connection, NAMESPACE, selector))
-        config = inventory.config_map(connection, NAMESPACE, "cilium-config") or {}
-        lines += [f"{key}: {value}" for key, value in sorted(config.items())]
+        lines += [f"{key}: {value}" for key, value in sorted(_config(connection).items())]
         return "".join(f"{line}\n" for line in lines)
+
+
+def values(stack: Composition, site: Site) -> Mapping[str, Any]:
+    """Return what a stack's options add to the chart's values."""
+    found: dict[str, Any] = {}
+    if "kpr" in stack.options:
+        # Without kube-proxy the agent reaches the API server by the control plane's own name, which kind's network resolves.
+        found |= {
+            "kubeProxyReplacement": True,
+            "k8sServiceHost": f"{site.cluster}-control-plane",
+            "k8sServicePort": 6443,
+        }
+    if "wireguard" in stack.options:
+        found["encryption"] = {"enabled": True, "type": "wireguard"}
+    if "dual" in stack.options:
+        found["ipv6"] = {"enabled": True}
+    return found
+
+
+def settings_of(stack: Composition) -> Mapping[str, str]:
+    """Return the ConfigMap's settings that our values come to, of those that `features` reads."""
+    on = {"enable-hubble": True, "enable-l7-proxy": True}
+    on |= {"enable-ipv6": "dual" in stack.options, "enable-wireguard": "wireguard" in stack.options}
+    return {key: str(value).lower() for key, value in on.items()}
+
+
+def options(config: Mapping[str, str]) -> frozenset[str]:
+    """Return the options of a stack with which a Cilium of these settings runs."""
+    on = {
+        "dual": _on(config, "enable-ipv4") and _on(config, "enable-ipv6"),
+        "kpr": _on(config, "kube-proxy-replacement"),
+        "wireguard": encryption(config) == "wireguard",
+    }
+    return frozenset(option for option, there in on.items() if there)
 
 
 def left_out(filters: str, keys: Sequence[str]) -> list[str]:
@@ -145,29 +188,25 @@ def left_out(filters: str, keys: Sequence[str]) -> list[str]:
     ]
 
 
-def evidence(connection: "Connection") -> str:
-    """Return by what Cilium is known in a cluster, "" where it does not run: by its agent, for an uninstall leaves its CRDs."""
-    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
-
-    agent = inventory.rollout(connection, "daemonset", NAMESPACE, "cilium")
-    return f"daemonset {NAMESPACE}/cilium ({agent.images[0]})" if agent else ""
-
-
-def features(settings: Settings, kind: str, config: Mapping[str, str]) -> Mapping[str, str]:
-    """Return what this Cilium can prove, by its ConfigMap."""
-    encrypts = encryption(config)
-    changed = {
+def features(config: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what this Cilium adds to, or takes away from, what NetworkPolicy proves, by its ConfigMap."""
+    kinds = encryption(config)
+    pending = "policies in Cilium's own dialect are not proved yet"
+    found = {
         # https://docs.cilium.io/en/stable/network/kubernetes/policy: pods have identities, and CIDR rules match none of them.
-        "pod_ipblock": "Cilium does not match pods by ipBlock: they have identities of their own, not ones of an address range",
-        "flow_log": ""
+        "pod-ipblock": "Cilium does not match pods by ipBlock: they have identities of their own, not ones of an address range",
+        "flow-log": ""
         if _on(config, "enable-hubble")
         else "Hubble is switched off (enable-hubble in the ConfigMap cilium-config)",
+        "deny-priority": pending,
+        "dns-policy": pending if _on(config, "enable-l7-proxy") else "Cilium's L7 proxy, which sees names, is switched off",
+        "staged-policy": "Cilium stages no single policy; its audit mode is of a whole endpoint",
     }
-    if encrypts != "none":
-        changed["encryption"] = changed["strict_encryption"] = f"Cilium's encryption ({encrypts}) is not proved yet"
+    if kinds != "none":
+        found["encryption"] = found["strict-encryption"] = f"Cilium's encryption ({kinds}) is not proved yet"
     if _on(config, "enable-ipv6"):
-        changed["dual_stack"] = "IPv6 is not probed on real clusters yet"
-    return networkpolicy.features(settings, kind, **changed)
+        found["dual-stack"] = NOT_PROBED
+    return found
 
 
 def versions(image: str, config: Mapping[str, str]) -> Mapping[str, str]:
@@ -203,6 +242,23 @@ def encryption(config: Mapping[str, str]) -> str:
     return next((name for name, key in kinds if _on(config, key)), "none")
 
 
+def _mirrored(settings: Settings) -> Mapping[str, Any]:
+    registry = settings.pods.image_registry
+    found: dict[str, Any] = {}
+    for path, image in _IMAGES if registry else ():
+        place = found
+        for key in path:
+            place = place.setdefault(key, {})
+        place["repository"] = mirrored(image, registry)
+    return found
+
+
+def _config(connection: "Connection") -> Mapping[str, str]:
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    return inventory.config_map(connection, NAMESPACE, "cilium-config") or {}
+
+
 def _flows(connection: "Connection") -> "FlowLog":
     from ztconform.kube.hubble import HubbleLog  # noqa: PLC0415 - the extra may be missing
 
@@ -213,4 +269,4 @@ def _on(config: Mapping[str, str], key: str) -> bool:
     return config.get(key, "").lower() == "true"
 
 
-STACK = CiliumStack()
+COMPONENT = Cilium()

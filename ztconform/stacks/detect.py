@@ -4,12 +4,15 @@
 A CNI that no stack of ours stands for is `custom`, and named. The user may say otherwise by --ztc-stack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ztconform.settings import Settings
-from ztconform.stacks import cilium, custom
+from ztconform.stacks import custom
+from ztconform.stacks.component import Found
+from ztconform.stacks.composed import components
+from ztconform.stacks.composition import PARTS, compose, is_valid
 from ztconform.stacks.kubernetes import extras
 
 if TYPE_CHECKING:
@@ -48,12 +51,29 @@ def detect(settings: Settings) -> Detected:
 
 
 def of(connection: "Connection") -> Detected:
-    """Return the stack of a cluster."""
+    """Return the stack of a cluster: of the components that run there, as many as make a stack, the CNI first."""
     from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
-    if found := cilium.evidence(connection):
-        return Detected(cilium.STACK.name, found)
-    return Detected(custom.STACK.name, cni_among(inventory.daemon_sets(connection)))
+    running = {part.name: found for part in components() if (found := part.found(connection))}
+    return composed(running, cni_among(inventory.daemon_sets(connection)))
+
+
+def composed(running: Mapping[str, Found], unknown: str) -> Detected:
+    """Return the stack that these components make; `unknown` tells of a CNI that none of them is."""
+    parts: list[str] = []
+    options: set[str] = set()
+    beside: list[str] = []
+    for name in PARTS:
+        if (found := running.get(name)) is None:
+            continue
+        if is_valid([*parts, name], frozenset(options | found.options)):
+            parts.append(name)
+            options |= found.options
+        else:
+            beside.append(f"beside it {found.evidence}")
+    if not parts:
+        return Detected(custom.STACK.name, "; ".join([unknown, *beside]))
+    return Detected(compose(parts, frozenset(options)).name, "; ".join([*(running[name].evidence for name in parts), *beside]))
 
 
 def cni_among(daemon_sets: Sequence["Rollout"]) -> str:

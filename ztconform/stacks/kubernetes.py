@@ -6,10 +6,10 @@ Which CNI that is, what makes it ready and what it can prove is left to the stac
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from ztconform.cluster import Cluster
 from ztconform.errors import ClusterError, ZtconformError
 from ztconform.settings import Settings
 from ztconform.stacks import pins
+from ztconform.stacks.component import Kernel, Step
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
-    from ztconform.kube.helm import Chart
     from ztconform.kube.kind import Plan
     from ztconform.kube.profile import Profile
     from ztconform.kube.ready import Goal
@@ -40,6 +40,7 @@ class KubernetesStack:
 
     memory = 3072  # MiB for three nodes with the CNI and our pods
     kind_needs: Mapping[str, Any] = MappingProxyType({"networking": {"disableDefaultCNI": True}})
+    kernel: tuple[Kernel, ...] = ()  # what the nodes' kernel must be able to do
 
     def preflight(self, settings: Settings) -> None:
         """Raise UsageError or ClusterError, in one line with the cure, if the stack cannot run; creates nothing."""
@@ -62,7 +63,7 @@ class KubernetesStack:
             from ztconform.kube import ready  # noqa: PLC0415 - the extra may be missing
             from ztconform.kube.cluster import KubeCluster  # noqa: PLC0415 - likewise
 
-            kind = "" if settings.context else self._name(settings)
+            kind = "" if settings.context else self.cluster(settings)
             connection = self._connected(settings) if settings.context else self.provided(settings)
             if settings.context:
                 self._recognised(connection)
@@ -83,7 +84,7 @@ class KubernetesStack:
             if settings.context:
                 _sweep(self._connected(settings), settings)
                 return
-            name = self._name(settings)
+            name = self.cluster(settings)
             if ledger.default().read(name) is None:
                 return
             binary = machine.kind(settings.kind_bin)
@@ -106,8 +107,8 @@ class KubernetesStack:
     def demand(self, connection: "Connection") -> None:
         """Raise ClusterError for an existing cluster whose CNI is set so that our policies would mean something else."""
 
-    def charts(self, settings: Settings) -> Sequence["Chart"]:
-        """Return what helm installs on kind, in order."""
+    def steps(self, settings: Settings) -> Sequence[Step]:
+        """Return how the stack is installed on kind, in order; the same again changes nothing."""
         return ()
 
     def made(self, settings: Settings) -> Mapping[str, str]:
@@ -115,12 +116,10 @@ class KubernetesStack:
         return {}
 
     def install(self, settings: Settings, plan: "Plan") -> None:
-        """Install the CNI into a new kind cluster, without waiting for it."""
-        from ztconform.kube import helm, machine  # noqa: PLC0415 - the extra may be missing
+        """Install the stack into a new kind cluster; what comes last need not be ready yet."""
+        from ztconform.stacks import installing  # noqa: PLC0415 - it reaches into what the extras bring
 
-        for chart in self.charts(settings):
-            settings.notify(f"installing {chart.component} ({chart})")
-            helm.install(machine.helm(settings.helm_bin), chart, plan.kubeconfig, plan.context)
+        installing.run(self.steps(settings), settings, plan)
 
     def goal(self, *, provisioned: bool) -> "Goal":
         """Return what must be ready; of a cluster that is not ours, no more than the CNI itself."""
@@ -139,34 +138,11 @@ class KubernetesStack:
         raise NotImplementedError
 
     def _creatable(self, settings: Settings) -> None:
-        from ztconform.kube import docker, helm, kind, kindconfig, machine  # noqa: PLC0415 - the extra may be missing
+        from ztconform.stacks import examination  # noqa: PLC0415 - it reaches into what the extras bring
 
-        if find_spec("pytest_kind") is None:
-            raise ModuleNotFoundError(name="pytest_kind")
-        settings = settled(settings)
-        self.check(settings)
-        kind.archives(settings.load_images)
-        config = self._kind_config(settings)
-        charts = self.charts(settings)
-        for chart in charts:
-            helm.check(chart)
-        there = docker.reachable()
-        binary = machine.kind(settings.kind_bin)
-        demand = machine.Demand(
-            memory=self.memory,
-            nodes=len(config["nodes"]),
-            kubernetes=machine.kubernetes_of(settings.kind_image),
-            allows_cgroup_1=kindconfig.lifts_cgroup_1(config),
-        )
-        found = () if self._name(settings) in kind.clusters(binary) else machine.judge(machine.read(there), demand)
-        for finding in found:
-            if finding.fatal:
-                raise ClusterError(finding.text)
-            settings.notify(finding.text)
-        if charts:
-            program = machine.helm(settings.helm_bin)
-            for chart in charts:
-                helm.render(program, chart)
+        for check in examination.of(self, settings):
+            for warning in check.look().warnings:
+                settings.notify(warning)
 
     def _connected(self, settings: Settings) -> "Connection":
         from ztconform.kube.client import connect  # noqa: PLC0415 - the extra may be missing
@@ -195,12 +171,13 @@ class KubernetesStack:
 
     def _plan(self, settings: Settings) -> "Plan":
         from ztconform.kube import kind, ledger  # noqa: PLC0415 - the extra may be missing
+        from ztconform.stacks import installing  # noqa: PLC0415 - likewise
 
         folder = settings.folder or ledger.default().folder
         folder.mkdir(parents=True, exist_ok=True)
-        config = self._kind_config(settings)
+        config = self.kind_config(settings)
         return kind.Plan(
-            name=self._name(settings),
+            name=self.cluster(settings),
             image=settings.kind_image,
             config=config,
             archives=kind.archives(settings.load_images),
@@ -209,7 +186,7 @@ class KubernetesStack:
                 "--ztc-kind-config": _digest({**config, "nodes": [{**node, "labels": 0} for node in config["nodes"]]}),
                 **self.made(settings),
             },
-            installs=_digest([_of_chart(chart) for chart in self.charts(settings)]),
+            installs=_digest(installing.content(self.steps(settings))),
             keep=settings.keep,
             run=settings.run,
             worker=bool(settings.worker),
@@ -217,13 +194,15 @@ class KubernetesStack:
             notify=settings.notify,
         )
 
-    def _kind_config(self, settings: Settings) -> dict[str, Any]:
+    def kind_config(self, settings: Settings) -> dict[str, Any]:
+        """Return what kind is told: ours, and what the user's file adds to it; raises UsageError for a file that is wrong."""
         from ztconform.kube import kind, kindconfig  # noqa: PLC0415 - the extra may be missing
 
         extra = kindconfig.read(settings.kind_config) if settings.kind_config else None
         return kindconfig.compose(self.kind_needs, extra, {kind.RUN_LABEL: settings.run})
 
-    def _name(self, settings: Settings) -> str:
+    def cluster(self, settings: Settings) -> str:
+        """Return the name of this run's kind cluster."""
         from ztconform.kube import kind  # noqa: PLC0415 - the extra may be missing
 
         return kind.name_of(self.name, settings.run, keep=settings.keep)
@@ -244,7 +223,7 @@ class KubernetesStack:
             connection = connect(kind.context(name), kubeconfig)
             kubeconfig.unlink()
             (folder / "events.txt").write_text(inventory.events(connection), encoding="utf-8")
-            (folder / f"{self.name}.txt").write_text(self.status(connection), encoding="utf-8")
+            (folder / f"{'-'.join(re.findall(r'[a-z]+', self.name))}.txt").write_text(self.status(connection), encoding="utf-8")
         except (ZtconformError, OSError) as error:
             lost.append(str(error))
         for why in filter(None, lost):
@@ -284,10 +263,6 @@ def _sweep(connection: "Connection | None", settings: Settings) -> None:
         for container in containers.ours():
             if container.run == settings.run:
                 containers.remove(container)
-
-
-def _of_chart(chart: "Chart") -> Sequence[Any]:
-    return [chart.component, str(chart), dict(chart.values), [path.read_text(encoding="utf-8") for path in chart.files]]
 
 
 def _digest(value: Any) -> str:

@@ -60,12 +60,11 @@ _REASONS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def features(settings: Settings, kind: str, **changed: str) -> Mapping[str, str]:
-    """Return "" for every feature that is there and the reason for every other; `changed` has `_` where names have `-`."""
+def features(settings: Settings, kind: str) -> Mapping[str, str]:
+    """Return "" for every feature that is there and the reason for every other."""
     outsider = _outsider(settings, kind)
     # Only from outside is a node port a way in.
-    outer = {"outsider": outsider, "node-port": outsider}
-    return {**_REASONS, **outer, **{name.replace("_", "-"): why for name, why in changed.items()}}
+    return {**_REASONS, "outsider": outsider, "node-port": outsider}
 
 
 def _outsider(settings: Settings, kind: str) -> str:

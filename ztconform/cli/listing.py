@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stacks there are, what each needs and will be able to prove, and the images that it runs from; asks no cluster."""
+
+from collections.abc import Callable, Mapping
+
+from ztconform import catalogue
+from ztconform.errors import EXIT_PROVED, UsageError
+from ztconform.settings import Settings
+from ztconform.stacks import find, names
+from ztconform.stacks.composed import ComposedStack, promised
+
+Say = Callable[[str], None]
+
+
+def stacks(say: Say, settings: Settings) -> int:
+    """List the stacks, each with what it is, and below that what it needs and can prove."""
+    from ztconform.stacks import images
+
+    for name in names():
+        stack = find(name)
+        say(f"{name}  {stack.summary}")
+        if isinstance(stack, ComposedStack):
+            count = len(images.of(stack, settings))
+            able = len(_able(promised(stack, settings)))
+            say(f"    needs {_needs(stack)}, {count} images; can prove {able} of {len(catalogue.load())} requirements")
+    say("every other combination is a stack too, as far as it makes sense: CNI[+PART...][:OPTION...]")
+    return EXIT_PROVED
+
+
+def one(say: Say, name: str, settings: Settings) -> int:
+    """Say all of one stack: what it needs, what it can prove, and of every feature that it lacks why.
+
+    Raises UsageError for a name that is no stack.
+    """
+    stack = find(name)
+    say(f"{stack.name}  {stack.summary}")
+    if not isinstance(stack, ComposedStack):
+        return EXIT_PROVED
+    features = promised(stack, settings)
+    say(f"needs {_needs(stack)}")
+    say(f"can prove {' '.join(sorted(_able(features)))}")
+    for feature, why in sorted(features.items()):
+        if why:
+            say(f"lacks {feature}: {why}")
+    return EXIT_PROVED
+
+
+def images(say: Say, name: str, settings: Settings) -> int:
+    """Print every image that a stack runs from, one a line; raises UsageError for a stack that runs from none that is known."""
+    from ztconform.stacks import images as known
+    from ztconform.stacks.kubernetes import extras
+
+    stack = find(name)
+    if not isinstance(stack, ComposedStack):
+        raise UsageError(f"--images {name}: " + ("the lab runs from no image" if name == "lab" else "its CNI is yours"))
+    with extras():
+        stack.check(settings)
+        for image in known.of(stack, settings):
+            say(image)
+    return EXIT_PROVED
+
+
+def _able(features: Mapping[str, str]) -> list[str]:
+    return [one.id for one in catalogue.load().values() if all(features[feature] == "" for feature in one.features)]
+
+
+def _needs(stack: ComposedStack) -> str:
+    kernel = [need.what for need in stack.kernel]
+    return f"{stack.memory} MiB" + (f", {' and '.join(kernel)} in the kernel" if kernel else "")

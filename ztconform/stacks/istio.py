@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The component `istio`: Istio with sidecars, or with ztunnel and waypoints (`:ambient`); how it is installed, known and set.
+
+Values are checked against the charts and sources of 1.30.3. With sidecars it needs the images pilot and proxyv2 alone: pods are
+captured by an init container, and istio-cni is left out. What a denial looks like is in `meshsignatures`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ztconform.settings import Settings
+from ztconform.stacks import charts, gatewayapi, meshsignatures
+from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+
+if TYPE_CHECKING:
+    from ztconform.kube.client import Connection
+    from ztconform.kube.inventory import Rollout
+    from ztconform.kube.ready import Goal
+
+NAMESPACE = "istio-system"
+ISTIOD, CNI_NODE, ZTUNNEL = (
+    "app=istiod",
+    "k8s-app=istio-cni-node",
+    "app.kubernetes.io/name=ztunnel",
+)  # labels, of whatever revision
+CRDS = (
+    "authorizationpolicies.security.istio.io",
+    "peerauthentications.security.istio.io",
+    "requestauthentications.security.istio.io",
+)
+HUB = "docker.io/istio"
+TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
+NOT_YET = "meshed pods on Kubernetes are not probed yet"
+_CONNECT = 1.0  # seconds until a sidecar answers for a server that it cannot reach
+_ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
+
+
+class Istio:
+    """Answer for Istio."""
+
+    name = "istio"
+    role: Role = "mesh"
+    summary = "Istio: mutual TLS and authorization"
+    memory = 1000
+
+    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
+        """Return nothing that a link can tell."""
+        return ()
+
+    def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
+        """Return the charts in Istio's own order; waypoints need Gateway API's definitions, sidecars do without."""
+        ambient = "ambient" in stack.options
+        found = [*gatewayapi.steps(settings, needed=ambient), charts.chart("istio-base", settings)]
+        found.append(charts.chart("istiod", settings, istiod_values(stack, settings), _profile(stack)))
+        if ambient:
+            found.append(charts.chart("istio-cni", settings, _global(settings), _profile(stack)))
+            found.append(charts.chart("ztunnel", settings, ztunnel_values(settings), _profile(stack)))
+        return tuple(found)
+
+    def promises(self, stack: Composition) -> Mapping[str, str]:
+        """Return what Istio adds."""
+        return features(ambient="ambient" in stack.options)
+
+    def goal(self, stack: Composition) -> "Goal":
+        """Return the control plane, whose webhook must be trusted, and under ambient what stands on each node."""
+        from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
+
+        wants = [Want(kind="deployment", namespace="", name="istiod", selector=ISTIOD)]
+        if "ambient" in stack.options:
+            wants.append(Want(kind="daemonset", namespace="", name="istio-cni-node", selector=CNI_NODE))
+            wants.append(Want(kind="daemonset", namespace="", name="ztunnel", selector=ZTUNNEL))
+        return Goal(what="Istio", wants=tuple(wants), crds=CRDS, webhooks=("istio-sidecar-injector",))
+
+    def found(self, connection: "Connection") -> Found | None:
+        """Return by what Istio is known: by its control plane, of whatever revision and in whatever namespace."""
+        istiod = _istiod(connection)
+        if istiod is None:
+            return None
+        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+        options = frozenset({"ambient"}) if inventory.daemon_sets(connection, ZTUNNEL) else frozenset[str]()
+        return Found(evidence=f"deployment {istiod.namespace}/{istiod.name} ({istiod.images[0]})", options=options)
+
+    def demand(self, connection: "Connection") -> None:
+        """Demand nothing yet of a mesh that is there."""
+
+    def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
+        """Return what Istio's own settings say that it does."""
+        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+        istiod = _istiod(connection)
+        namespace = istiod.namespace if istiod else NAMESPACE
+        config = mesh_config(inventory.config_map(connection, namespace, _config_map(istiod)) or {})
+        policies = inventory.found(
+            connection, f"/apis/security.istio.io/v1/namespaces/{root(config, namespace)}/peerauthentications"
+        )
+        mode = default_mode(policies)
+        ambient = "ambient" in stack.options
+        image = istiod.images[0] if istiod else ""
+        return Findings(
+            dialects=("istio-waypoint", "istio") if ambient else ("istio",),
+            features=features(ambient=ambient),
+            versions={
+                "istio": inventory.tag(image) or image or "unknown",
+                "istio data plane": "ambient" if ambient else "sidecar",
+                "istio trust domain": str(config.get("trustDomain") or "cluster.local"),
+                "istio mtls default": mode,
+            },
+            signatures=meshsignatures.AMBIENT if ambient else meshsignatures.SIDECAR,
+            patience=_ZTUNNEL if ambient else connect_timeout(config),
+            notes=notes(mode, config) if not kind else (),
+        )
+
+    def status(self, connection: "Connection") -> str:
+        """Return what keeps Istio's pods from running, and its settings."""
+        from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+        istiod = _istiod(connection)
+        namespace = istiod.namespace if istiod else NAMESPACE
+        lines = [
+            str(trouble) for trouble in inventory.troubles(connection, namespace, "app in (istiod, ztunnel, istio-cni-node)")
+        ]
+        config = inventory.config_map(connection, namespace, _config_map(istiod)) or {}
+        return "".join(f"{line}\n" for line in [*lines, *config.get("mesh", "").splitlines()])
+
+
+def features(*, ambient: bool) -> Mapping[str, str]:
+    """Return what Istio adds, or why not; the one place that says so once meshed pods are probed.
+
+    All of these need them, so that each has that reason in common until then.
+    """
+    waypoint = NOT_YET if ambient else "sidecars judge L7 themselves; waypoints are of the ambient mode"
+    return {
+        **dict.fromkeys(("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run"), NOT_YET),
+        "authorization-audit": "Istio has no audit policies; it has dry runs",
+        "egress-gateway": "the stack has no egress gateway: name one with +gateway",
+        "federation": "no second trust domain is set up",
+        "hbone": NOT_YET if ambient else "sidecars speak no HBONE",
+        "waypoint": waypoint,
+    }
+
+
+def istiod_values(stack: Composition, settings: Settings) -> Mapping[str, Any]:
+    """Return the control plane's values: small, its log of requests as JSON, and SVIDs that live for minutes."""
+    lives = f"{settings.svid_ttl or TTL:.0f}s"
+    return {
+        **_global(settings),
+        "autoscaleEnabled": False,
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+        "meshConfig": {
+            "accessLogFile": "/dev/stdout",
+            "accessLogEncoding": "JSON",
+            "connectTimeout": f"{_CONNECT:.0f}s",
+            "defaultConfig": {"proxyMetadata": {"SECRET_TTL": lives}},
+            # A request that is denied is to be seen denied once, and not three times.
+            "defaultHttpRetryPolicy": {"attempts": 0},
+        },
+    }
+
+
+def ztunnel_values(settings: Settings) -> Mapping[str, Any]:
+    """Return ztunnel's values; its hub stands at the top."""
+    return {
+        "hub": _hub(settings),
+        "imagePullPolicy": "IfNotPresent",
+        "variant": "",
+        "env": {"SECRET_TTL": f"{settings.svid_ttl or TTL:.0f}s"},
+        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
+    }
+
+
+def mesh_config(data: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the mesh's configuration as its ConfigMap has it; empty where it cannot be read."""
+    try:
+        found = yaml.safe_load(data.get("mesh", ""))
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def root(config: Mapping[str, Any], namespace: str) -> str:
+    """Return the namespace whose policies are in force in all others."""
+    return str(config.get("rootNamespace") or namespace)
+
+
+def default_mode(policies: Mapping[str, Any] | None) -> str:
+    """Return the mutual TLS mode of the whole mesh, by the PeerAuthentications of its root namespace."""
+    if policies is None:
+        return "unknown (PeerAuthentications may not be read)"
+    whole = [item for item in policies.get("items") or [] if not (item.get("spec") or {}).get("selector")]
+    if not whole:
+        return "PERMISSIVE"
+    oldest = min(whole, key=lambda item: str(item["metadata"].get("creationTimestamp") or ""))
+    mode = str(((oldest.get("spec") or {}).get("mtls") or {}).get("mode") or "UNSET")
+    return "PERMISSIVE" if mode == "UNSET" else mode
+
+
+def connect_timeout(config: Mapping[str, Any]) -> float:
+    """Return after how many seconds a sidecar answers for a server that it cannot reach; Istio's default is 10."""
+    text = str(config.get("connectTimeout") or "10s")
+    return float(text.removesuffix("s")) if text.removesuffix("s").replace(".", "", 1).isdecimal() else 10.0
+
+
+def notes(mode: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a reader must know of a mesh whose default lets plaintext in, or whose proxies log nothing."""
+    found = []
+    if mode in ("PERMISSIVE", "DISABLE"):
+        found.append(
+            f"Istio's mutual TLS is {mode} by default: a namespace without a PeerAuthentication of its own takes plaintext"
+        )
+    if not config.get("accessLogFile"):
+        found.append("Istio's proxies log no requests by default (meshConfig.accessLogFile): denials there have no witness")
+    return tuple(found)
+
+
+def _global(settings: Settings) -> dict[str, Any]:
+    # The ambient profile takes images without a shell; with the same ones for all modes an air gap needs one list.
+    return {"global": {"hub": _hub(settings), "imagePullPolicy": "IfNotPresent", "variant": ""}}
+
+
+def _hub(settings: Settings) -> str:
+    registry = settings.pods.image_registry
+    return f"{registry}/{HUB.partition('/')[2]}" if registry else HUB
+
+
+def _profile(stack: Composition) -> Mapping[str, Any]:
+    return {"profile": "ambient"} if "ambient" in stack.options else {}
+
+
+def _istiod(connection: "Connection") -> "Rollout | None":
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    return next(iter(sorted(inventory.deployments(connection, "", ISTIOD), key=lambda one: one.name)), None)
+
+
+def _config_map(istiod: "Rollout | None") -> str:
+    """Return the name of the mesh's ConfigMap, which bears the revision as its control plane does ("istiod-canary")."""
+    revision = istiod.name.removeprefix("istiod").removeprefix("-") if istiod else ""
+    return f"istio-{revision}" if revision else "istio"
+
+
+COMPONENT = Istio()
