@@ -24,7 +24,8 @@ SIGNATURES = (
 
 _MESH = "this stack has no service mesh"
 _POLICY = "NetworkPolicy, all that this stack speaks, has no such rule"
-_HOST = "it needs pods with access to their node, which are not made yet"
+_HOST = "it needs pods on their node's own network, which --ztc-privileged permits"
+_BY_HELPERS = ("host-network", "packet-capture")
 
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,6 +48,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "l34": "",
         "l7-authz": _MESH,
         "mtls": _MESH,
+        "node-ipblock": "whether this CNI matches its nodes by their addresses is not known",
         "node-port": "",
         "outsider": "",
         "packet-capture": _HOST,
@@ -65,7 +67,8 @@ def features(settings: Settings, kind: str, **changed: str) -> Mapping[str, str]
     outsider = _outsider(settings, kind)
     # Only from outside is a node port a way in.
     outer = {"outsider": outsider, "node-port": outsider}
-    return {**_REASONS, **outer, **{name.replace("_", "-"): why for name, why in changed.items()}}
+    helped = dict.fromkeys(_BY_HELPERS, "") if settings.privileged else {}
+    return {**_REASONS, **outer, **helped, **{name.replace("_", "-"): why for name, why in changed.items()}}
 
 
 def _outsider(settings: Settings, kind: str) -> str:
