@@ -84,6 +84,17 @@ def test_a_node_port_meets_the_policy_of_the_pods_behind_it(shop, prove):
     )
 
 
+# No policy keeps a pod's own node out: what its network sends there is recorded. Whether an address rule admits a node is for the
+# CNI to say; to many a node is no address.
+@requirement(id="N12")
+def test_a_client_on_another_nodes_network_is_treated_as_declared(shop, prove):
+    payment, twin = shop.payment.by("pod"), shop.twin_payment.by("pod")
+    denials = [denied(shop.host, "GET", payment), denied(shop.host, "GET", shop.payment.by("service"))]
+    prove(policy="default-deny-ingress", rows=[allowed(shop.host, "GET", twin), *denials])
+    declared = [allowed(shop.host, "GET", payment), denied(shop.frontend, "GET", payment)]
+    prove(needs="node-ipblock", policy="payment-from-one-node", rows=declared)
+
+
 # Whether an address rule admits pods too is for the CNI to say: to one that gives pods identities, a pod is no address.
 @requirement(id="N13")
 def test_an_ipblock_admits_the_listed_host_and_not_the_excepted_one(shop, prove):

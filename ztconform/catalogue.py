@@ -42,6 +42,7 @@ FEATURES = frozenset(
         "l34",
         "l7-authz",
         "mtls",
+        "node-ipblock",
         "node-port",
         "outsider",
         "packet-capture",

@@ -54,6 +54,16 @@ class Stream(AbstractContextManager["Stream"], Protocol):
         """Stop sending, wait for what is under way, and return what came since the last drain."""
 
 
+class Captures(Protocol):
+    """Look at what goes over a node's wire; only for a cluster whose facts have the feature packet-capture."""
+
+    def capture(self, at: Ref, seconds: float) -> bytes:
+        """Return the packets to and from a pod that its node sends and receives for so many seconds, as pcap, or none at all.
+
+        Raises ClusterError where some are missing: their absence is evidence too.
+        """
+
+
 class Cluster(Protocol):
     """Deploy, change, probe and ask; synchronous, and raising nothing but ZtconformError."""
 

@@ -22,6 +22,7 @@ Manifest = Mapping[str, Any]  # parsed and rendered: no placeholder is left in i
 
 OUTSIDE = ""  # the namespace of a host outside the cluster network
 TEST_HOST = "test-host"  # the outsider that is the machine which the tests run on
+PRIVILEGED = "ztc-privileged"  # the namespace of pods on their node's own network, and of nothing else
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,6 +60,7 @@ class Workload:
     meshed: bool = False
     replicas: int = 1
     node: int | None = None  # 0, 1 ... of the nodes there are; None: the cluster's choice
+    host_network: bool = False  # a client on its node's own network, in the namespace PRIVILEGED
     # A prober with the same labels and account on the node where the workload is not, never ready and so never an endpoint:
     # with it every denial is probed from the same node and across nodes.
     satellite: bool = False
@@ -86,6 +88,7 @@ class Pod:
     node: int | None  # None: outside the cluster
     addresses: tuple[str, ...]  # IPv4 first, then IPv6 where there is one
     serves: bool = True  # False: a satellite
+    host_network: bool = False
     witnesses: bool = True  # False: the cluster's own, such as its resolver, which keeps no log for us
 
 
@@ -141,6 +144,7 @@ class Attempt:
     probe: Probe  # source is a pod; target is a pod where the address is "pod"
     targets: tuple[Ref, ...]  # pods that may answer
     timeout: float
+    judged: bool = True  # False: what it meets is recorded alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +316,7 @@ class RowResult:
     observations: tuple[Observation, ...]  # the ones that decided, at most a few
     cause: Cause | None
     fate: str = ""  # what the servers say of the deciding nonces
+    recorded: tuple[str, ...] = ()  # what attempts met that no verdict follows from
     policies: tuple[Manifest, ...] = ()  # in force when it was decided
     repeat: str = ""  # a command that sends the probe again
 

@@ -44,6 +44,7 @@ class Settings:
     cni_command: str = ""  # of the stack `custom`, with {cluster} for the cluster's name
     nodes: tuple[str, ...] = ()  # names of those to use; empty is every schedulable one
     allow_disruptive: bool = False
+    privileged: bool = False  # pods of ours may run on their node's own network and capture packets there
     outsider: str = ""  # how a host outside an existing cluster is reached
     pods: PodOptions = field(default_factory=PodOptions)
     run: str = ""  # ID of the run, the same in all of its processes

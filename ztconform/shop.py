@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, replace
 
-from ztconform.model import OUTSIDE, TEST_HOST, Manifest, Port, Ref, Topology, Workload
+from ztconform.model import OUTSIDE, PRIVILEGED, TEST_HOST, Manifest, Port, Ref, Topology, Workload
 from ztconform.rows import Peer
 
 NAMESPACE, TWIN = "shop", "shop-twin"
@@ -45,6 +45,7 @@ class Shop:
     twin_frontend: Peer  # same labels and account as frontend, in another namespace
     twin_payment: Peer
     twin_checkout: Peer
+    host: Peer  # a client on its node's own network
     other_dns: Peer  # a pod that really listens on port 53 and is not the cluster's resolver
     resolver: Peer
     world: Peer  # an outsider
@@ -111,6 +112,7 @@ def shop() -> Shop:
             ),
             meshed=False,
         ),
+        "host": Workload(ref=Ref(PRIVILEGED, "host"), host_network=True),
     }
     outsiders = {
         "world": _outsider("world"),

@@ -4,6 +4,7 @@
 Nothing is judged here: a scene returns what it saw as JSON, and the test that called `run` says what it should have been.
 """
 
+import base64
 import contextlib
 import errno
 import ipaddress
@@ -12,6 +13,7 @@ import os
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ztconform.agent import capture
 from ztconform.errors import ClusterError
 from ztconform.lab import netlink, netns, nfexpression, nflog, nfnetlink, preflight, rtnetlink, ruletext, sandbox
 from ztconform.lab.ruleset import (
@@ -178,6 +181,40 @@ def forgery() -> Any:
     for sender in (forger, honest):
         sender.sendto(b"?", (REMOTE.v4, 53))
     return server.recvfrom(1)[1][0]
+
+
+def wrapped(payload: bytes, target: str) -> bytes:
+    """Return what a VXLAN datagram holds: its own header, then Ethernet, IPv4 and UDP towards a target."""
+    udp = struct.pack("!HHHH", 5000, 53, 8 + len(payload), 0) + payload
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, bytes([203, 0, 113, 9]), socket.inet_aton(target))
+    return struct.pack("!II", 0x08000000, 0) + bytes(12) + b"\x08\x00" + ip + udp
+
+
+def captured() -> Any:
+    """Look at a node's wire for one pod's packets, while it and another one get some, plain and in a tunnel."""
+    wiring = built()
+    fd, name = wiring.nodes[REMOTE.node], "172.18.0.3"
+    found: list[dict[str, Any]] = []
+
+    def look() -> None:
+        with netns.inside(fd):
+            found.append(capture.capture(name, [REMOTE.v4], 1.0))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    sender = netns.open_socket(wiring.netns("client"), socket.AF_INET, socket.SOCK_DGRAM)
+    tunnel = netns.open_socket(wiring.nodes[CLIENT.node], socket.AF_INET, socket.SOCK_DGRAM)
+    sent = 0
+    while looking.is_alive():
+        sent += 1
+        for to in (REMOTE, TWIN):
+            sender.sendto(b"plain to " + to.key.encode(), (to.v4, 53))
+            tunnel.sendto(wrapped(b"wrapped to " + to.key.encode(), to.v4), (name, 8472))
+            tunnel.sendto(wrapped(b"elsewhere to " + to.key.encode(), to.v4), (name, 8473))
+        looking.join(0.02)
+    packets = base64.b64decode(found[0]["pcap"])
+    seen = [f"{way} to {to.key}" for way in ("plain", "wrapped", "elsewhere") for to in (REMOTE, TWIN)]
+    return {"seen": [text for text in seen if text.encode() in packets], "lost": found[0]["lost"], "full": found[0]["full"]}
 
 
 def interfaces(fd: int) -> list[str]:

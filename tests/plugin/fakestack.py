@@ -44,6 +44,7 @@ def result(demand: Row, outcome: str) -> RowResult:
     return RowResult(
         row=demand, outcome=outcome, why=f"it was {outcome}", control="open", window=None, observations=(seen,), cause=None,
         fate="seen by shop/payment-0", policies=(POLICY,), repeat="curl http://payment",
+        recorded=(f"{demand.id} was only looked at",) if "RECORDED" in demand.id else (),
     )  # fmt: skip
 
 

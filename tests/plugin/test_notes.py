@@ -56,3 +56,30 @@ def test_what_the_cluster_says_of_itself_is_below_the_matrix(inner):
     result = inner.run("--ztc-report=out")
     assert ["Note: kube-proxy is replaced"] == [line for line in result.outlines if line.startswith("Note: ")]
     assert ["kube-proxy is replaced"] == report(inner)["notes"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_was_recorded_and_not_judged_is_noted_and_stands_in_the_report(inner, workers):
+    inner.write(inner.requirement("N01", "PROVED RECORDED a", "PROVED b"))
+    result = inner.run_apart(f"-n{workers}", "--ztc-report=out")
+    assert 0 == result.ret
+    recorded = "PROVED RECORDED a was only looked at"
+    result.stdout.fnmatch_lines(["segmentation *N01 PROVED", f"NOTE *N01: recorded, not judged: {recorded}"])
+    (told,) = report(inner)["requirements"]
+    assert [f"recorded, not judged: {recorded}"] == told["notes"]
+    assert [[recorded], []] == [row["recorded"] for row in told["rows"]]
+
+
+def test_that_clients_ran_on_a_nodes_own_network_is_noted(inner):
+    host = "Workload(ref=Ref('ztc-privileged', 'host'), host_network=True)"
+    inner.write(
+        "import pytest\nfrom ztconform.model import Ref, Topology, Workload\n"
+        "@pytest.fixture\ndef ztc_shop():\n"
+        f"    class Shop:\n        topology = Topology(namespaces={{}}, workloads=({host},))\n    return Shop()\n"
+        "def of(name):\n    from dataclasses import replace\n    one = row(name)\n"
+        "    return replace(one, probe=replace(one.probe, source=Ref('ztc-privileged', 'host')))\n"
+        '@requirement(id="N01")\ndef test_it(ztc_prove):\n    ztc_prove(policy=POLICY, rows=[of("PROVED a")])\n'
+    )
+    assert 0 == inner.run("--ztc-report=out").ret
+    (note,) = report(inner)["requirements"][0]["notes"]
+    assert "clients ran on the nodes' own network, in ztc-privileged (--ztc-privileged)" == note

@@ -42,6 +42,7 @@ def test_nothing_said_is_the_default(read: Read) -> None:
         (["--ztc-context=prod"], "context", "prod"),
         (["--ztc-keep"], "keep", True),
         (["--ztc-allow-disruptive"], "allow_disruptive", True),
+        (["--ztc-privileged"], "privileged", True),
         (["--ztc-kind-image=node:v1"], "kind_image", "node:v1"),
         (["--ztc-kind-bin=kind-0.30"], "kind_bin", "kind-0.30"),
         (["--ztc-cni-command=up --to {cluster}"], "cni_command", "up --to {cluster}"),

@@ -66,6 +66,24 @@ def test_an_http_answer_carries_the_mark_and_the_agents_name(address: str) -> No
     asyncio.run(scenario())
 
 
+def test_an_agent_without_ports_and_without_health_opens_no_socket(address: str) -> None:
+    opened: list[int] = []
+
+    def open_socket(family: int, kind: int, protocol: int) -> socket.socket:
+        opened.append(kind)
+        return socket.socket(family, kind, protocol)
+
+    async def started(health: int) -> None:
+        server = Server("shop/payment", open_socket, (), [address], health)
+        server.start()
+        server.stop()
+
+    asyncio.run(started(0))
+    assert [] == opened
+    asyncio.run(started(HEALTH_PORT))
+    assert 1 == len(opened)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -131,6 +131,7 @@ def test_without_a_home_there_is_no_cache(run: Run, handed: list[str], monkeypat
         (("--chart", "cilium=c", "--values", "cilium=v"), ["--ztc-chart=cilium=c", "--ztc-values=cilium=v"]),
         (("--cni-command", "up {cluster}"), ["--ztc-cni-command=up {cluster}"]),
         (("--allow-disruptive", "--kind-image", "i:1"), ["--ztc-allow-disruptive", "--ztc-kind-image=i:1"]),
+        (("--privileged",), ["--ztc-privileged"]),
     ],
 )
 def test_an_option_is_handed_on(run: Run, handed: list[str], given: tuple[str, ...], arguments: list[str]) -> None:

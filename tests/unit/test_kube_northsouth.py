@@ -299,7 +299,9 @@ def test_the_test_host_is_no_container_and_known_by_the_address_that_nodes_see(o
     (host,) = outside.start([Workload(ref=THIS)])
     assert (None, (address_towards("127.9.9.9"),)) == (host.node, host.addresses)
     assert "127.0.0.1" == host.addresses[0]
-    link = Link("x", lambda on_data, on_end: outside.pipe(host, objects.attach_command(str(host.ref)), on_data, on_end))
+    link = Link(
+        "x", lambda on_data, on_end: outside.pipe(host, objects.orders_command(str(host.ref), host.workload), on_data, on_end)
+    )
     assert link.greeted.result(soon())["ready"]
     link.close()
     words = outside.render(host, objects.probe_command({"kind": "http", "address": "127.0.0.1", "port": 1}))

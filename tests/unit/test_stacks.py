@@ -88,12 +88,21 @@ def test_an_outsider_is_there_on_kind_or_by_option(settings: Settings, kind: str
     assert (reason, reason) == (features["outsider"], features["node-port"])
 
 
+@pytest.mark.parametrize("feature", ["host-network", "packet-capture"])
+def test_helpers_with_access_to_their_node_are_there_by_option_alone(feature: str) -> None:
+    assert "--ztc-privileged permits" in networkpolicy.features(Settings(), "ztc-a")[feature]
+    assert "" == networkpolicy.features(Settings(privileged=True), "ztc-a")[feature]
+
+
 @pytest.mark.parametrize(
     ("config", "feature", "reason"),
     [
         (HUBBLE, "flow-log", ""),
         ({}, "flow-log", "Hubble is switched off"),
         ({}, "pod-ipblock", "Cilium does not match pods by ipBlock"),
+        ({}, "node-ipblock", "Cilium matches no node by ipBlock"),
+        ({"policy-cidr-match-mode": "nodes", "routing-mode": "native"}, "node-ipblock", ""),
+        ({"policy-cidr-match-mode": "nodes", "routing-mode": "tunnel"}, "node-ipblock", "a client on a node's own network sends"),
         ({}, "l34", ""),
         ({}, "encryption", "the CNI does not encrypt what goes between nodes"),
         ({"enable-wireguard": "true"}, "encryption", "Cilium's encryption (wireguard) is not proved yet"),

@@ -13,14 +13,17 @@ known by that. The objects are:
     {"id": 6, "op": "resolver"}                                       -> {"id": 6, "servers": [...], "search": [...]}
     {"id": 7, "op": "linger"}                                         -> {"id": 7}; SIGTERM no longer ends the agent
     {"id": 8, "op": "exit"}                                           -> {"id": 8}; the agent ends as if its work were done
+    {"id": 9, "op": "capture", "interface": "172.18.0.3", "addresses": [...], "seconds": 2.0}
+                                                                      -> {"id": 9, "pcap": ..., "lost": 0, "full": false}
     anything else                                                     -> {"id": ..., "error": ...}
 
-What the operations do is in `prober`, `stream` and `server`; who speaks to whom is for the caller.
+What the operations do is in `prober`, `stream`, `server` and `capture`; who speaks to whom is for the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -49,6 +52,7 @@ _FIELDS = {
     "resolver": set(),
     "linger": set(),
     "exit": set(),
+    "capture": {"interface", "addresses", "seconds"},
 }
 
 
@@ -158,6 +162,11 @@ class Channel:
         if operation in ("linger", "exit"):
             self._life.linger() if operation == "linger" else self._life.end()
             return {}
+        if operation == "capture":
+            from .capture import capture  # noqa: PLC0415 - ctypes, which only one pod of ours needs
+
+            looking = functools.partial(capture, **request)
+            return await asyncio.get_running_loop().run_in_executor(None, looking)
         stream = str(request["stream"])
         if operation == "stream":
             self._streams.start(stream, request["specs"], request["every"], lambda seen: self._collect(stream, seen))

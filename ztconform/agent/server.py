@@ -47,7 +47,10 @@ class Server:
         addresses: Sequence[str] = ANY,
         health: int = HEALTH_PORT,
     ) -> None:
-        """Take ports as {"number", "protocol", "app"}; `addresses` parts outsiders that share a network namespace."""
+        """Take ports as {"number", "protocol", "app"}; `addresses` parts outsiders that share a network namespace.
+
+        A `health` port of 0 is none: on a node's own network nothing of ours listens.
+        """
         self._open_socket = open_socket
         self._ports = tuple(ports)
         self._addresses = tuple(addresses)
@@ -66,7 +69,8 @@ class Server:
             raise AgentError(f"{self.witness.pod} serves already")
         self._listeners = listeners = Listeners(self._open_socket, self._addresses)
         try:
-            listeners.listen(self._health, _new_health_session)
+            if self._health:
+                listeners.listen(self._health, _new_health_session)
             for port in self._ports:
                 self._serve(listeners, port)
         except BaseException:

@@ -23,6 +23,7 @@ _OF_A_STACK = (
     click.option("--values", metavar="COMPONENT=FILE", multiple=True, help="Give a component these helm values; may be repeated"),
     click.option("--cni-command", metavar="CMD", help="Install the CNI of the stack custom; {cluster} is the cluster's name"),
     click.option("--allow-disruptive", is_flag=True, help="On an existing cluster, also prove what disturbs others"),
+    click.option("--privileged", is_flag=True, help="Let helpers run on their node's own network and capture our pods' packets"),
 )
 
 

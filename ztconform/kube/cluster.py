@@ -5,7 +5,7 @@ Objects are left to `deploying` and `policies`, conversations with agents to `li
 """
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,28 +14,28 @@ from typing import Any
 
 from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
-from ztconform.kube import kinds, objects, rounds
+from ztconform.kube import kinds, objects, privileged, rounds
 from ztconform.kube.causes import causes
 from ztconform.kube.client import Connection
 from ztconform.kube.deploying import Deployment
 from ztconform.kube.exclusive import Exclusive
 from ztconform.kube.labels import Labels
 from ztconform.kube.lease import RunLease
-from ztconform.kube.link import LinkError, OpenPipe
+from ztconform.kube.link import LinkError
 from ztconform.kube.links import Links
 from ztconform.kube.names import Names, private
 from ztconform.kube.outside import Outside, outside
-from ztconform.kube.pipes import ExecPipe, OnData, OnEnd, Pipe
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import FlowLog, Profile
+from ztconform.kube.reach import Reach
 from ztconform.kube.resolver import Dns, find
 from ztconform.kube.resources import Resources
 from ztconform.kube.settling import follow, recovered
 from ztconform.kube.stream import KubeStream
 from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
-from ztconform.model import Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
+from ztconform.model import PRIVILEGED, Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
 from ztconform.settings import Settings
 from ztconform.timeouts import KUBERNETES
 
@@ -56,8 +56,9 @@ class KubeCluster:
         self._labels = Labels(settings.pods.label_prefix, settings.run, settings.worker)
         self._resources = Resources(connection)
         self._nodes = recovered(self._resources, settings)
-        self._links = Links(self._opener)
         self._outside: Outside = outside(profile.kind, settings, self._nodes, self._labels)
+        self._reach = Reach(connection, self._outside)
+        self._links = Links(self._reach.opener)
         self._cases = count()
         self._flows: FlowLog | None = None
         self._sent: dict[str, tuple[Attempt, Observation]] = {}  # of the last round, by nonce
@@ -114,13 +115,13 @@ class KubeCluster:
         return Facts(
             stack=self._profile.stack,
             dialects=self._profile.dialects,
-            features=self._profile.features,
+            features=privileged.features(self._profile.features, len(self._nodes.used)),
             versions=self._profile.versions,
             signatures=self._profile.signatures,
             timeouts=KUBERNETES,
             resolver=self._dns.resolver,
             nodes=self._nodes.used,
-            notes=self._profile.notes,
+            notes=(*self._profile.notes, *([privileged.NOTE] if self._settings.privileged else [])),
             untested=self._nodes.missing(),
         )
 
@@ -139,6 +140,7 @@ class KubeCluster:
         meshed = [w.ref for w in topology.workloads if w.meshed]
         if meshed and (why := self._profile.features.get("mtls", "there is none")):
             raise UsageError(f"workload {meshed[0]} is to be meshed: {why}")
+        topology = privileged.admitted(topology, permitted=self._settings.privileged)
         self._begin(private(topology.namespaces, self._suffix()) if topology.private else Names())
         # Hosts outside start while the pods do.
         outsiders = self._pool.submit(self._outside.start, topology.outsiders)
@@ -223,17 +225,28 @@ class KubeCluster:
         """Return nothing: no proxy stands between these pods."""
         return {}
 
+    def capture(self, at: Ref, seconds: float) -> bytes:
+        """Return what goes over the wire of a pod's node to or from that pod for so many seconds, as pcap.
+
+        Raises UsageError where that is not permitted, and ClusterError where not all of it could be had.
+        """
+        privileged.demand(f"a capture at {at}", permitted=self._settings.privileged)
+        pod = self.pod(at)
+        if pod is None:
+            raise ClusterError(f"{at} is not there any more")
+        helpers = self._deployment(private({PRIVILEGED: {}}, self._suffix()), privileged.looking)
+        self._removing.append(helpers)
+        try:
+            return privileged.capture(pod, self._nodes, helpers, self._reach.opener, seconds)
+        finally:
+            helpers.remove(wait=False)
+
     def render(self, attempt: Attempt) -> str:
         """Return a command that sends the probe again from the same pod, while it is there (`--pdb` keeps it)."""
-        spec = objects.probe_command(self._targets.spec(attempt))
         pod = self.pod(attempt.probe.source)
         if pod is None:
             return ""
-        if pod.node is None:
-            words = self._outside.render(pod, spec)
-        else:
-            within = ["--context", self._connection.context, "--namespace", pod.real.namespace]
-            words = ["kubectl", *within, "exec", pod.real.name, "--container", objects.AGENT, "--", *spec]
+        words = self._reach.words(pod, self._targets.spec(attempt))
         return f"{shlex.join(words)}  # while the pods are there: --pdb keeps them"
 
     def remove(self, owner: str) -> None:
@@ -273,8 +286,8 @@ class KubeCluster:
         worker = self._settings.worker and f"{self._settings.worker}-"
         return f"{self._settings.run}-{worker}{next(self._cases)}"
 
-    def _deployment(self, names: Names) -> Deployment:
-        return Deployment(self._resources, self._nodes, self._labels, self._settings.pods, names)
+    def _deployment(self, names: Names, make: Callable[..., objects.Object] = objects.pod) -> Deployment:
+        return Deployment(self._resources, self._nodes, self._labels, self._settings.pods, names, make)
 
     def _begin(self, names: Names) -> None:
         self._case = self._deployment(names)
@@ -307,14 +320,3 @@ class KubeCluster:
             self._links.open(pods)
         except LinkError as error:
             raise ClusterError(f"an agent cannot be reached by exec: {error}") from None
-
-    def _opener(self, pod: KubePod) -> OpenPipe:
-        command = objects.attach_command(str(pod.ref))
-
-        def open_pipe(on_data: OnData, on_end: OnEnd) -> Pipe:
-            if pod.node is None:
-                return self._outside.pipe(pod, command, on_data, on_end)
-            where = (pod.real.namespace, pod.real.name)
-            return ExecPipe(self._connection, where, objects.AGENT, command, on_data=on_data, on_end=on_end)
-
-        return open_pipe

@@ -32,8 +32,18 @@ _GONE = 90.0  # seconds for a namespace to be gone
 class Deployment:
     """Hold what one owner has in the cluster."""
 
-    def __init__(self, resources: Resources, nodes: Nodes, labels: Labels, options: PodOptions, names: Names) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        nodes: Nodes,
+        labels: Labels,
+        options: PodOptions,
+        names: Names,
+        make: Callable[..., objects.Object] = objects.pod,
+    ) -> None:
+        """Create nothing yet; `make` returns the manifests of pods, as `objects.pod` does."""
         self.names = names
+        self._make = make
         self.workloads: dict[Ref, Workload] = {}
         self.pods: dict[Ref, KubePod] = {}
         self.ended: set[Ref] = set()  # workloads that have had pods before
@@ -141,7 +151,7 @@ class Deployment:
             ref = Ref(workload.ref.namespace, name)
             pod = KubePod(ref=ref, real=self.names.ref(ref), workload=workload, node=node, addresses=(), serves=serves)
             where = self._nodes.used[node]
-            manifest = objects.pod(pod.real, ref, workload, where, self._labels, self._options, serves=serves)
+            manifest = self._make(pod.real, ref, workload, where, self._labels, self._options, serves=serves)
             made.append((pod, manifest))
         return made
 
@@ -213,6 +223,8 @@ class Deployment:
             if event.spec is None or event.reuse is not None:
                 lacks = "start needs its description" if event.spec is None else "a pod's address cannot be chosen on Kubernetes"
                 raise UsageError(f"workload {event.workload}: {lacks}")
+            if event.spec.host_network:
+                raise UsageError(f"workload {event.workload}: clients on their node's own network start with the topology alone")
             return self.start([event.spec])
         if event.action == "restart":
             workload = self.workloads[event.workload]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What we create for a topology, as manifests: namespaces, accounts, the agent's ConfigMap, pods and their Services; pure.
 
-Pods meet the Pod Security Standard `restricted`, and our namespaces enforce it. Creating the objects is left to `deploying`.
+Pods meet the Pod Security Standard `restricted`, and our namespaces enforce it; but for those on their node's own network, which
+have a namespace of their own. Creating the objects is left to `deploying`.
 """
 
 import base64
@@ -21,8 +22,15 @@ COMMAND = ("python3", "-IS", f"/ztconform/{agentpyz.NAME}")
 _UID = 10620  # no proxy's: Istio's 1337 and Linkerd's 2102 escape capture
 _PRIVILEGED_PORTS = 1024
 _PSA = "pod-security.kubernetes.io"
+# Until SIGTERM, which the first process of a container does not notice unless it asks for it.
+_WAITING = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGTERM]); s.sigwait([s.SIGTERM])"
 
 Object = dict[str, Any]
+
+
+def privileged() -> Mapping[str, str]:
+    """Return the labels of a namespace that admits pods on their node's own network."""
+    return {f"{_PSA}/{mode}": "privileged" for mode in ("enforce", "warn")}
 
 
 def namespace(name: str, declared: Mapping[str, str], labels: Labels, options: PodOptions) -> Object:
@@ -57,8 +65,14 @@ def serving(pod: str, workload: Workload) -> list[str]:
     return [*COMMAND, "serve", json.dumps({"pod": pod, "ports": ports, "orders": "socket"})]
 
 
-def attach_command(pod: str) -> list[str]:
-    """Return the command that speaks with the agent of a pod."""
+def orders_command(pod: str, workload: Workload) -> list[str]:
+    """Return the command that speaks with the agent of a pod.
+
+    On its node's own network the agent's socket would be anybody's there, and its health port another pod's too. So it runs for a
+    conversation alone, and listens nowhere.
+    """
+    if workload.host_network:
+        return [*COMMAND, "serve", json.dumps({"pod": pod, "health": 0})]
     return [*COMMAND, "attach", json.dumps({"pod": pod})]
 
 
@@ -122,6 +136,10 @@ def pod(ref: Ref, known_as: Ref, workload: Workload, node: str, labels: Labels, 
         spec["securityContext"]["sysctls"] = [sysctl]
     if options.pull_secret:
         spec["imagePullSecrets"] = [{"name": options.pull_secret.partition("/")[2]}]
+    if workload.host_network:
+        spec["hostNetwork"] = True
+        container["command"] = [*COMMAND[:-1], "-c", _WAITING]
+        del container["readinessProbe"]
     if not serves:
         spec["readinessGates"] = [{"conditionType": f"{labels.prefix}/serves"}]
     metadata = _metadata(ref, labels)

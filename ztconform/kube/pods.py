@@ -31,7 +31,14 @@ class KubePod:
     @property
     def outline(self) -> Pod:
         """Return what a proof needs to know of it."""
-        return Pod(ref=self.ref, workload=self.workload.ref, node=self.node, addresses=self.addresses, serves=self.serves)
+        return Pod(
+            ref=self.ref,
+            workload=self.workload.ref,
+            node=self.node,
+            addresses=self.addresses,
+            serves=self.serves,
+            host_network=self.workload.host_network,
+        )
 
     @property
     def ports(self) -> tuple[Port, ...]:

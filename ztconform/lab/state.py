@@ -92,6 +92,8 @@ class State:
             raise UsageError(f"workload {workload.ref}: namespace {namespace} is not declared")
         if workload.ref in self.workloads:
             raise UsageError(f"workload {workload.ref} exists already")
+        if workload.host_network:
+            raise UsageError(f"workload {workload.ref}: the lab's nodes have no network of their own that a pod could be on")
         for port in workload.ports:
             _demand_servable(workload, port)
         own = {s.ref: s for s in (own_service(workload), own_headless(workload)) if s is not None and namespace != OUTSIDE}

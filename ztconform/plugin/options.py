@@ -42,6 +42,7 @@ _LISTS = (
 _FLAGS = (
     ("ztc_keep", "Leave the cluster for the next run"),
     ("ztc_allow_disruptive", "Prove on an existing cluster also what disturbs more than our own namespaces"),
+    ("ztc_privileged", "Let helpers run on their node's own network and capture our pods' packets, in a namespace of their own"),
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ztconform import catalogue, policies, proof, scenario
 from ztconform.cluster import Cluster
-from ztconform.model import Case, Row, RowResult, Topology
+from ztconform.model import PRIVILEGED, Case, Row, RowResult, Topology
 from ztconform.plugin.canaries import Canaries
 from ztconform.plugin.runner import RedRow
 from ztconform.plugin.underway import Underway, skip
@@ -101,6 +101,7 @@ class Prove:
             results = proof.prove_case(case, self._cluster, notify=self._tell, keep_policy=self._keep_policy)
         finally:
             self._tell("")
+        self._note(case, results)
         told = rows_to_json(results)
         self._underway.rows.extend(told)
         for result, row in zip(results, told, strict=True):
@@ -108,6 +109,12 @@ class Prove:
                 line = (lines or {}).get(result.row.id) or (frame and frame.f_lineno)
                 self._report(result, row, line, frame)
         return results
+
+    def _note(self, case: Case, results: Sequence[RowResult]) -> None:
+        if any(workload.host_network for workload in case.topology.workloads):
+            self._underway.note(f"clients ran on the nodes' own network, in {PRIVILEGED} (--ztc-privileged)")
+        for met in dict.fromkeys(met for result in results for met in result.recorded):
+            self._underway.note(f"recorded, not judged: {met}")
 
     def _tell(self, phase: str) -> None:
         self._underway.watch.begin(phase)

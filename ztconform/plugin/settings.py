@@ -65,6 +65,7 @@ def _read(config: pytest.Config) -> Settings:
         cni_command=_command(config, "ztc_cni_command"),
         nodes=_nodes(config),
         allow_disruptive=options.flag(config, "ztc_allow_disruptive"),
+        privileged=options.flag(config, "ztc_privileged"),
         outsider=options.value(config, "ztc_outsider"),
         pods=_pods(config),
         run=own.id,

@@ -34,11 +34,11 @@ class Examiner:
                 self.baseline.pop(pod.ref, None)
 
     def round(self, trials: Sequence[Trial], *, opening: bool = False) -> dict[str, tuple[Finding, ...]]:
-        """Send every trial's attempts side by side; return the findings by row id.
+        """Send every trial's attempts side by side; return the findings by row id, without those that are recorded alone.
 
         `opening`: the probes must pass now (control, release), so denied rows get an allowed probe's patience.
         """
-        attempts = [a for t in trials for a in t.attempts]
+        attempts = [a for t in trials for a in (*t.attempts, *t.beside)]
         if opening:
             attempts = [as_opening(a, self.facts.timeouts) for a in attempts]
         round_ = self.cluster.run(attempts)
@@ -48,11 +48,16 @@ class Examiner:
             self._foreign = round_.foreign
         causes, lost = self._causes(round_)
         by_row: dict[str, list[Finding]] = {t.row.id: [] for t in trials}
+        trial_of = {t.row.id: t for t in trials}
         for attempt, observation in zip(attempts, round_.observations, strict=True):
             cause = causes.get(observation.nonce)
             verdict = judge(attempt, observation, round_, signatures=self.facts.signatures, cause=cause, baseline=self.baseline)
             verdict = self._doubted(verdict, round_, lost)
-            by_row[attempt.row].append(Finding(attempt, observation, verdict, cause))
+            finding = Finding(attempt, observation, verdict, cause)
+            if attempt.judged:
+                by_row[attempt.row].append(finding)
+            elif not opening:
+                trial_of[attempt.row].record(finding)
         return {row: tuple(findings) for row, findings in by_row.items()}
 
     def _causes(self, round_: Round) -> tuple[Mapping[str, Cause], bool]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From which pods to which pods a row's probe is sent; when it is sent, and what it means, is for `protocol` and `judge`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ztconform.model import OUTSIDE, Attempt, Case, Lifecycle, Pod, Probe, Ref, Row, Workload
@@ -9,6 +9,7 @@ from ztconform.placeholders import named
 from ztconform.timeouts import Timeouts
 
 SELF_THROUGH_SERVICE = "a pod that calls itself through a Service is recorded, never judged"
+FROM_ITS_OWN_NODE = "no policy can keep a pod's own node out: what its network sends there is recorded, never judged"
 
 
 def with_satellites(case: Case) -> Case:
@@ -53,7 +54,8 @@ def attempts(
 ) -> tuple[tuple[Attempt, ...], str]:
     """Return every way to send the row's probe now, or none and the reason why.
 
-    A source is every pod of its workload, its satellite included; a target by pod address every serving pod.
+    A source is every pod of its workload, its satellite included; a target by pod address every serving pod. From a node's own
+    network an attempt is judged only where no pod of that node may answer it.
     """
     probe = row.probe
     sources = [p for p in pods if probe.source in (p.workload, p.ref)]
@@ -62,22 +64,37 @@ def attempts(
         return (), f"no pod of {probe.source} is there"
     if not targets:
         return (), f"no pod of {probe.target} is there"
+    at = {p.ref: p.node for p in pods}
     itself = sources[0].workload == targets[0].workload
     timeout = timeouts.allowed if row.want == "allowed" else timeouts.denied
     if probe.address == "pod" or probe.target.namespace == OUTSIDE:
         pairs = [(s, t) for s in sources for t in targets if not (itself and not s.serves)]
-        return tuple(_attempt(row, s, t.ref, (t.ref,), timeout) for s, t in pairs), ""
+        return _judgeable([_attempt(row, s, t.ref, (t.ref,), timeout, at) for s, t in pairs])
     if itself:
         return (), SELF_THROUGH_SERVICE
     behind = tuple(endpoints(service_of(probe)))
     if not behind:
         return (), f"no endpoint stands behind Service {service_of(probe)}"
-    return tuple(_attempt(row, s, probe.target, behind, timeout) for s in sources), ""
+    return _judgeable([_attempt(row, s, probe.target, behind, timeout, at) for s in sources])
 
 
-def _attempt(row: Row, source: Pod, target: Ref, may_answer: tuple[Ref, ...], timeout: float) -> Attempt:
+def _judgeable(found: Sequence[Attempt]) -> tuple[tuple[Attempt, ...], str]:
+    """Return the attempts, or none and the reason where no verdict could follow from any of them."""
+    return (tuple(found), "") if any(a.judged for a in found) or not found else ((), FROM_ITS_OWN_NODE)
+
+
+def _attempt(
+    row: Row, source: Pod, target: Ref, may_answer: tuple[Ref, ...], timeout: float, at: Mapping[Ref, int | None]
+) -> Attempt:
     probe = replace(row.probe, source=source.ref, target=target)
-    return Attempt(id=f"{row.id} [{source.ref} -> {target}]", row=row.id, probe=probe, targets=may_answer, timeout=timeout)
+    return Attempt(
+        id=f"{row.id} [{source.ref} -> {target}]",
+        row=row.id,
+        probe=probe,
+        targets=may_answer,
+        timeout=timeout,
+        judged=not (source.host_network and any(at.get(ref, source.node) == source.node for ref in may_answer)),
+    )
 
 
 def as_opening(attempt: Attempt, timeouts: Timeouts) -> Attempt:

@@ -27,6 +27,8 @@ class Trial:
     row: Row
     step: int
     attempts: tuple[Attempt, ...] = ()
+    beside: tuple[Attempt, ...] = ()  # sent with them, and recorded alone
+    recorded: dict[str, str] = field(default_factory=dict)  # what those last met under the policy, by attempt
     control: str = ""  # the kind of control that held; "" while none has
     control_why: str = ""
     servers: set[Ref] = field(default_factory=set)  # pods that any of its probes could have reached, and that keep a log
@@ -55,7 +57,8 @@ class Trial:
 
     def aim(self, attempts: tuple[Attempt, ...], mute: Collection[Ref] = ()) -> None:
         """Take the attempts of the coming rounds, and remember the servers that they may reach; those in `mute` keep no log."""
-        self.attempts = attempts
+        self.attempts = tuple(a for a in attempts if a.judged)
+        self.beside = tuple(a for a in attempts if not a.judged)
         self.servers |= {t for a in attempts for t in a.targets} - set(mute)
         self.witnessed = self.witnessed and not any(t in mute for a in attempts for t in a.targets)
 
@@ -66,6 +69,12 @@ class Trial:
     def contradicted_by(self, findings: Sequence[Finding]) -> bool:
         """Return whether any finding is evidence against the row."""
         return any(contradicts(self.row, f.verdict) for f in findings)
+
+    def record(self, finding: Finding) -> None:
+        """Keep what an attempt met from which no verdict of the row follows."""
+        probe, verdict = finding.attempt.probe, finding.verdict
+        met = f"{probe.source} -> {probe.target} port {probe.port} on its own node: {verdict.kind}, {verdict.why}"
+        self.recorded[finding.attempt.id] = met
 
     def remember(self, findings: Sequence[Finding]) -> None:
         """Keep the nonces of a round in which the row should hold, for the servers' logs."""
@@ -111,6 +120,7 @@ class Trial:
             fate=self.fate,
             policies=self.policies,
             repeat=self.repeat,
+            recorded=tuple(self.recorded.values()),
         )
 
     def _missing(self) -> str:

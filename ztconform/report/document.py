@@ -112,6 +112,7 @@ def _row(row: RowJson) -> dict[str, Any]:
         "window": row["window"],
         "cause": row["cause"],
         "fate": row["fate"],
+        "recorded": row["recorded"],
         "policies": row["policies"],
         "repeat": row["repeat"],
     }

@@ -37,6 +37,8 @@ def _facts(row: RowJson) -> Iterator[tuple[str, str]]:
     yield "observed", _observed(row["observations"], row["row"]["id"])
     yield "why", row["why"] or "no reason was given"
     yield "nonce", row["fate"] or _nonces(row["observations"])
+    if row["recorded"]:
+        yield "recorded", "\n".join(row["recorded"])
     yield "control", row["control"] or "none held"
     yield "cause", rows.cause(row)
     measured = rows.window(row)

@@ -195,6 +195,7 @@ def features(config: Mapping[str, str]) -> Mapping[str, str]:
     found = {
         # https://docs.cilium.io/en/stable/network/kubernetes/policy: pods have identities, and CIDR rules match none of them.
         "pod-ipblock": "Cilium does not match pods by ipBlock: they have identities of their own, not ones of an address range",
+        "node-ipblock": _node_ipblock(config),
         "flow-log": ""
         if _on(config, "enable-hubble")
         else "Hubble is switched off (enable-hubble in the ConfigMap cilium-config)",
@@ -207,6 +208,20 @@ def features(config: Mapping[str, str]) -> Mapping[str, str]:
     if _on(config, "enable-ipv6"):
         found["dual-stack"] = NOT_PROBED
     return found
+
+
+def _node_ipblock(config: Mapping[str, str]) -> str:
+    """Return why ipBlock does not match nodes by the addresses that they have in the API, or "".
+
+    Optional since 1.15: https://docs.cilium.io/en/stable/network/kubernetes/policy.
+    """
+    if "nodes" not in config.get("policy-cidr-match-mode", "").split():
+        return "Cilium matches no node by ipBlock: nodes have identities of their own (policy-cidr-match-mode has no nodes)"
+    if config.get("routing-mode") == "tunnel":
+        return (
+            "a client on a node's own network sends to pods of other nodes from the address of Cilium's tunnel, not of its node"
+        )
+    return ""
 
 
 def versions(image: str, config: Mapping[str, str]) -> Mapping[str, str]:

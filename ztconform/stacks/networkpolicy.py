@@ -24,7 +24,8 @@ SIGNATURES = (
 
 _MESH = "this stack has no service mesh"
 _POLICY = "NetworkPolicy, all that this stack speaks, has no such rule"
-_HOST = "it needs pods with access to their node, which are not made yet"
+_HOST = "it needs pods on their node's own network, which --ztc-privileged permits"
+_BY_HELPERS = ("host-network", "packet-capture")
 
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,6 +48,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "l34": "",
         "l7-authz": _MESH,
         "mtls": _MESH,
+        "node-ipblock": "whether this CNI matches its nodes by their addresses is not known",
         "node-port": "",
         "outsider": "",
         "packet-capture": _HOST,
@@ -64,7 +66,8 @@ def features(settings: Settings, kind: str) -> Mapping[str, str]:
     """Return "" for every feature that is there and the reason for every other."""
     outsider = _outsider(settings, kind)
     # Only from outside is a node port a way in.
-    return {**_REASONS, "outsider": outsider, "node-port": outsider}
+    helped = dict.fromkeys(_BY_HELPERS, "") if settings.privileged else {}
+    return {**_REASONS, "outsider": outsider, "node-port": outsider, **helped}
 
 
 def _outsider(settings: Settings, kind: str) -> str:
