@@ -37,6 +37,9 @@ class Site(Protocol):
     def spec(self, attempt: Attempt) -> dict[str, Any]:
         """Return what the agent sends for an attempt, but for its nonce."""
 
+    def sender(self, attempt: Attempt) -> Ref:
+        """Return whose agent sends an attempt."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -82,7 +85,7 @@ def compose(attempts: Sequence[Attempt], site: Site, patience: float) -> Compose
     # Where no pod of ours is the target (the cluster's own resolver is one), no agent of ours could answer itself.
     itself = controls.self_probes(attempts, site.pod)
     pairs = controls.pairs(attempts, site.pod)
-    sent = [(a.probe.source, site.spec(a)) for a in attempts]
+    sent = [(site.sender(a), site.spec(a)) for a in attempts]
     sent += [(probe.server, _own(site, probe, patience)) for probe in itself]
     sent += [_pass_by(site, pair, patience) for pair in pairs]
     specs = [{**spec, "attempt": str(at), "nonce": secrets.token_hex(8)} for at, (_, spec) in enumerate(sent)]
