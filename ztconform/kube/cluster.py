@@ -295,7 +295,9 @@ class KubeCluster:
         certificates = None if self._meshing is None else self._meshing.certificates
         self._view = View(self._resources, names, self._labels, self._policies)
         dns = self._dns
-        self._targets = Targets(names, dns.resolver, dns.domain, self.pod, self._view.service, self._nodes, certificates)
+        by_id = self._mesh is not None and self._mesh.request_id
+        seen = (self.pod, self._view.service, self._nodes)
+        self._targets = Targets(names, dns.resolver, dns.domain, *seen, certificates, request_id=by_id)
 
     def _be_alone(self) -> None:
         """Keep other runs from cluster-scoped work until the case is removed; raises ClusterError that names who does some."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a mesh means to one case: who sends past a proxy, which certificate is shown, and whom servers saw, as the case says it."""
+"""What a mesh means to one case: who sends past a proxy, which certificate is shown, and whom servers saw in the case's names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -78,6 +78,7 @@ class Mesh:
     objects: Callable[[Area], tuple[Manifest, ...]]  # of ours in each such namespace
     # A line of a proxy's log, whose it is, and that pod's addresses; None: no entry of an access log.
     read: Callable[[bytes, Ref, Collection[str]], Entry | None]
+    request_id: bool = False  # the log knows a request by its x-request-id, and not by our nonce
     unlogged: str = ""  # why the proxies' logs cannot tell what they denied; "" where they can
 
 

@@ -24,6 +24,7 @@ from ztconform.model import (
 
 BYSTANDERS = "ztc-bystanders"
 BYSTANDER = Ref(OUTSIDE, "bystander")
+NONCE = "{nonce}"  # in a header's value
 _PORT = 8080  # of every bystander, by TCP and UDP
 _PORTS = (Port(number=_PORT, name="http"), Port(number=_PORT, name="udp", protocol="UDP", app="udp"))
 
@@ -88,8 +89,15 @@ def compose(attempts: Sequence[Attempt], site: Site, patience: float) -> Compose
     sent = [(site.sender(a), site.spec(a)) for a in attempts]
     sent += [(probe.server, _own(site, probe, patience)) for probe in itself]
     sent += [_pass_by(site, pair, patience) for pair in pairs]
-    specs = [{**spec, "attempt": str(at), "nonce": secrets.token_hex(8)} for at, (_, spec) in enumerate(sent)]
+    specs = [_known_by(secrets.token_hex(8), {**spec, "attempt": str(at)}) for at, (_, spec) in enumerate(sent)]
     return Composed(attempts=attempts, itself=itself, pairs=pairs, senders=[ref for ref, _ in sent], specs=specs)
+
+
+def _known_by(nonce: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec with its nonce, also in a header by which a mesh's log may know it."""
+    if "headers" not in spec:
+        return {**spec, "nonce": nonce}
+    return {**spec, "nonce": nonce, "headers": [[name, value.replace(NONCE, nonce)] for name, value in spec["headers"]]}
 
 
 def _own(site: Site, probe: SelfProbe, timeout: float) -> dict[str, Any]:

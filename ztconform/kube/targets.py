@@ -11,6 +11,7 @@ from ztconform.kube.certificates import Certificates
 from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
 from ztconform.kube.pods import KubePod
+from ztconform.kube.rounds import NONCE
 from ztconform.model import OUTSIDE, Attempt, Probe, Ref
 from ztconform.proof.pins import Pins, search
 from ztconform.proof.plan import service_of
@@ -19,8 +20,9 @@ from ztconform.timeouts import KUBERNETES
 _DNS = 53
 # What a client's own proxy would try again by itself, were it not for a header of Envoy's, which it does not pass on
 # (config/http/http_filters/router_filter, x-envoy-max-retries).
-_RETRIED = ("http", "http2", "grpc", "websocket")
 _NO_RETRIES = ["x-envoy-max-retries", "0"]
+_REQUEST_ID = ["x-request-id", NONCE]  # by which a log of Istio's default format knows a request
+_OVER_HTTP = ("http", "http2", "grpc", "websocket")
 Service = Mapping[str, Any]
 
 
@@ -36,8 +38,10 @@ class Targets:
         service: Callable[[Ref], Service],
         nodes: Nodes,
         certificates: Certificates | None = None,
+        *,
+        request_id: bool = False,
     ) -> None:
-        self._certificates = certificates
+        self._certificates, self._request_id = certificates, request_id
         self._names = names
         self._resolver = resolver
         self._domain = domain
@@ -62,8 +66,9 @@ class Targets:
         if self._certificates is not None and source is not None:
             if probe.cert is not None or probe.kind == "tls":
                 spec["tls"] = self._certificates.tls(probe, source)
-            if source.workload.meshed and not probe.past_proxy and probe.kind in _RETRIED:
-                spec["headers"] = [*spec["headers"], _NO_RETRIES]
+            if probe.kind in _OVER_HTTP:
+                captured = source.workload.meshed and not probe.past_proxy
+                spec["headers"] += [*([_NO_RETRIES] if captured else []), *([_REQUEST_ID] if self._request_id else [])]
         if "name" in spec or probe.kind == "dns":
             spec["search"] = search(self._names.to_real(probe.source.namespace), self._domain)
             spec["resolver"] = [self._resolver.address, _DNS]

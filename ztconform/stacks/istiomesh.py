@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Istio's sidecars are spoken with: what injects them, how their log reads, how their denials look, what they can prove.
+"""How Istio's sidecars are spoken with: what injects them, how their denials look, and what they can prove.
 
-Whether Istio runs in a cluster, and how it is installed, is left to its component.
+Their log is read by `istiolog`; whether Istio runs in a cluster, and how it is installed, is left to its component.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ztconform.mesh import logentry
-from ztconform.mesh.logentry import Entry
-from ztconform.model import Kind, Manifest, Ref, Signature, Stage
+from ztconform.model import Kind, Manifest, Signature, Stage
+from ztconform.stacks import istiolog
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
@@ -19,13 +18,11 @@ if TYPE_CHECKING:
 PROXY, PROXY_UID = "istio-proxy", 1337
 CONNECT_TIMEOUT = "1s"
 
-# What our own stacks write into the log: what is read here, and by what a line's side is known.
-LOG_FORMAT: Mapping[str, str] = {**logentry.FORMAT, "protocol": "%PROTOCOL%"}
 # Of the chart istiod: every proxy logs in our format, nothing is tried again, and a connection that fails is given up at once.
 MESH_CONFIG: Mapping[str, Any] = {
     "accessLogFile": "/dev/stdout",
     "accessLogEncoding": "JSON",
-    "accessLogFormat": json.dumps(LOG_FORMAT),
+    "accessLogFormat": json.dumps(istiolog.FORMAT),
     "connectTimeout": CONNECT_TIMEOUT,
 }
 
@@ -93,9 +90,10 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
         proxy_uid=PROXY_UID,
         # istio-init wants NET_ADMIN and NET_RAW, which no level but this admits.
         pod_security="restricted" if cni else "privileged",
-        objects=objects,
-        read=read,
-        unlogged=unlogged(config),
+        objects=objects if config.get("accessLogFile") else with_log,
+        read=istiolog.read,
+        request_id=not istiolog.is_ours(config),
+        unlogged=istiolog.unlogged(config),
     )
 
 
@@ -110,23 +108,6 @@ def notes(mesh: "Mesh") -> tuple[str, ...]:
     if mesh.unlogged:
         found.append(mesh.unlogged)
     return tuple(found)
-
-
-def unlogged(logging: Mapping[str, Any]) -> str:
-    """Return why the sidecars' logs cannot tell what was denied, "" where they can, by the MeshConfig."""
-    if logging.get("accessLogFile") != "/dev/stdout":
-        return "Istio's sidecars write no access log (MeshConfig.accessLogFile is not /dev/stdout): nothing tells who denied"
-    try:
-        said = json.loads(logging.get("accessLogFormat") or "null")
-    except ValueError:
-        said = None
-    lacking = [key for key, word in LOG_FORMAT.items() if not isinstance(said, dict) or said.get(key) != word]
-    if logging.get("accessLogEncoding") != "JSON" or lacking:
-        return (
-            "Istio's sidecars log in a format that does not tell who denied; set MeshConfig.accessLogEncoding to JSON and let "
-            f"accessLogFormat have {', '.join(f'{key}: {LOG_FORMAT[key]}' for key in lacking) or 'the same fields'}"
-        )
-    return ""
 
 
 def svid_annotations(seconds: int) -> Mapping[str, str]:
@@ -165,6 +146,18 @@ def objects(area: "Area") -> tuple[Manifest, ...]:
     return tuple(own)
 
 
+def with_log(area: "Area") -> tuple[Manifest, ...]:
+    """Return these objects, and one that has the sidecars of a namespace write an access log where their mesh has none."""
+    logging = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "ztconform", "namespace": area.namespace},
+        # The provider of this name is built in (pkg/config/mesh, DefaultMeshConfig).
+        "spec": {"accessLogging": [{"providers": [{"name": "envoy"}]}]},
+    }
+    return (*objects(area), logging)
+
+
 def _rule(name: str, host: str, area: "Area", policy: Mapping[str, Any]) -> Manifest:
     return {
         "apiVersion": "networking.istio.io/v1",
@@ -174,29 +167,13 @@ def _rule(name: str, host: str, area: "Area", policy: Mapping[str, Any]) -> Mani
     }
 
 
-def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | None:
-    """Return what a line of a sidecar's output says, None where it is no entry of its access log.
-
-    What was sent to one of the pod's own addresses came in: the proxy restores where its client wanted to go.
-    """
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(said, dict) or "start" not in said:
-        return None
-    host, _, _ = str(said.get("local") or "").rpartition(":")
-    inward = "inbound" if host.strip("[]") in addresses else "outbound"
-    what = "request" if str(said.get("protocol") or "-") != "-" else "connection"
-    return logentry.entry({**said, "side": f"{inward}-{what}", "pod": str(pod)})
-
-
-def features(unlogged: str) -> Mapping[str, str]:
+def features(mesh: "Mesh") -> Mapping[str, str]:
     """Return what a ready mesh of sidecars adds to what a stack can prove, each with "" or the reason why not."""
+    dry_run = "Istio's default log format leaves out what a dry run would deny: set MeshConfig.accessLogFormat as our stacks do"
     return {
-        "mtls": unlogged,
-        "l7-authz": unlogged,
+        "mtls": mesh.unlogged,
+        "l7-authz": mesh.unlogged,
         "identity": "",
-        "authorization-dry-run": unlogged,
+        "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
         "svid-rotation": "the renewal of identities is not driven on real clusters yet",
     }
