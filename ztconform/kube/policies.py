@@ -165,6 +165,7 @@ def selector(declared: Mapping[str, Any]) -> str:
 def agrees(sent: Any, there: Any) -> bool:
     """Return whether what is there says what was sent, and no more than the API server's own defaults beside it."""
     if isinstance(sent, Mapping) and isinstance(there, Mapping):
+        sent = {str(key): value for key, value in sent.items()}  # YAML has numbers as keys (portLevelMtls), and JSON has none
         added = {key: there[key] for key in there.keys() - sent.keys()}
         if not all(key in sent or _is_default(key, value) for key, value in added.items()):
             return False

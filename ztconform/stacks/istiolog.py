@@ -2,8 +2,8 @@
 """How the access log of Istio's sidecars reads: in the format of our own stacks, and in Istio's own default, as text.
 
 What a line means for a probe is left to the cluster. In the default format a request is known by its x-request-id, which sidecars
-leave as it is: Envoy makes a new one for edge requests alone (config/http/http_conn_man/headers, x-request-id), and none of theirs
-is one.
+leave as it is: Envoy makes a new one for edge requests alone (config/http/http_conn_man/headers, x-request-id), and none of
+theirs is one.
 """
 
 import json
