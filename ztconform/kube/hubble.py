@@ -82,22 +82,11 @@ class HubbleLog:
         """
         deadline = monotonic() + _LATE
         with self._came:
-            while not all(self._tried(flight) for flight in flights) and monotonic() < deadline and not self._lost:
+            while not all(tried(self._recent, flight) for flight in flights) and monotonic() < deadline and not self._lost:
                 self._came.wait(max(deadline - monotonic(), 0.0))
             if self._lost:
                 return None
-            return [_drop(flight.nonce, flow) for flight in flights if (flow := self._tried(flight)) is not None]
-
-    def _tried(self, flight: Flight) -> Mapping[str, Any] | None:
-        flow: Mapping[str, Any]
-        for came, flow in reversed(self._recent):
-            if came < flight.since:
-                return None
-            transport, ends = (flow.get("l4") or {}).get("TCP") or {}, flow.get("IP") or {}
-            port = transport.get("destination_port")
-            if ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port:
-                return flow
-        return None
+            return [_drop(flight.nonce, flow) for flight in flights if (flow := tried(self._recent, flight)) is not None]
 
     def close(self) -> None:
         """Stop listening."""
@@ -137,6 +126,17 @@ class HubbleLog:
         with self._came:
             self._lost = self._lost or why
             self._came.notify_all()
+
+
+def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], flight: Flight) -> Mapping[str, Any] | None:
+    """Return the latest flow between the ends of a flight, of flows with the instant when each came, the oldest first."""
+    for came, flow in reversed(recent):
+        if came < flight.since:
+            return None
+        ends, port = flow.get("IP") or {}, ((flow.get("l4") or {}).get("TCP") or {}).get("destination_port")
+        if ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port:
+            return flow
+    return None
 
 
 def _of_probe(observation: Observation) -> _Key | None:
