@@ -20,7 +20,7 @@ LONGEST = 330  # lines of a module
 LAYERS = (
     {"errors", "model", "timeouts", "agent", "settings"},
     {"jsonform", "resources", "placeholders", "rows"},
-    {"judge", "catalogue", "policies", "casefile", "shop", "controls"},
+    {"judge", "catalogue", "policies", "casefile", "shop", "controls", "mesh"},
     {"cluster"},
     {"proof"},
     {"kube", "lab", "report", "scenario"},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long each phase may take, all in seconds; a stack hands one of these to the proof protocol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +23,6 @@ LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, s
 # As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, a changed label
 # of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
 KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)
+
+# A client's own proxy answers for a server that it cannot reach once its connect timeout of 1 s is over, and not before.
+KUBERNETES_MESH = replace(KUBERNETES, denied=2.0)

@@ -43,7 +43,7 @@ TIMEOUT = 2.0  # seconds; an answer comes within milliseconds
 def given(count: int = 0) -> dict[str, Any]:
     """Return what a scene cannot make for itself: an interpreter of its own may lack the libraries."""
     from ztconform.lab.mesh import envoy
-    from ztconform.lab.mesh.svid import Authority
+    from ztconform.mesh.svid import Authority
 
     authority = Authority("cluster.local")
     accounts = (*ACCOUNTS, *(f"p{number}" for number in range(count)))

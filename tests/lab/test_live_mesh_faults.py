@@ -16,6 +16,7 @@ from ztconform.lab.cluster import LabCluster
 from ztconform.lab.mesh import control
 from ztconform.model import Case, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import prove_case
+from ztconform.proof.canary import mesh_canary
 
 HTTP = Port(number=8080, name="http", service=80)
 FRIEND, STRANGER, PLAIN, SERVER = (Ref("t", name) for name in ("friend", "stranger", "plain", "server"))
@@ -211,3 +212,12 @@ def _attempt(lab: LabCluster):
 
     found, _ = plan.attempts(row("x", FRIEND, "allowed"), lab.pods(), lab.endpoints, lab.facts().timeouts)
     return found[0]
+
+
+def test_a_mesh_that_allows_nothing_by_itself_is_opened_first_and_the_control_says_so():
+    metadata = {"name": "allow-nothing", "namespace": "every"}
+    nothing = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": metadata, "spec": {}}
+    with LabCluster(baseline=(nothing,)) as lab:
+        results = prove_case(mesh_canary(), lab)
+    assert ["PROVED", "PROVED", "PROVED"] == [r.outcome for r in results], [r.why for r in results]
+    assert ["opened", "opened"] == [r.control for r in results if r.row.want == "denied"]

@@ -95,3 +95,34 @@ def test_what_a_webhook_changed_is_not_what_was_sent(sent: Any, there: Any, agre
 )
 def test_a_selector_is_asked_as_the_api_has_it(declared: dict[str, Any], text: str) -> None:
     assert text == selector(declared)
+
+
+def test_identities_are_renamed_where_they_are_sent_and_back_where_they_were_seen() -> None:
+    sent = NAMES.identities("URI=spiffe://cluster.local/ns/shop/sa/checkout")
+    assert "URI=spiffe://cluster.local/ns/shop-1a2b3c-0/sa/checkout" == sent
+    seen = "spiffe://corp.example/ns/shop-twin-1a2b3c-0/sa/checkout"
+    assert "spiffe://cluster.local/ns/shop-twin/sa/checkout" == NAMES.identity(seen, "corp.example")
+    assert seen.replace("-1a2b3c-0", "") == NAMES.identity(seen, "other.example")
+
+
+def test_an_identity_of_a_foreign_namespace_stays_as_it_is() -> None:
+    assert "spiffe://cluster.local/ns/other/sa/shop" == NAMES.identities("spiffe://cluster.local/ns/other/sa/shop")
+
+
+def test_whom_a_mesh_policy_names_is_renamed() -> None:
+    source = {
+        "principals": ["cluster.local/ns/shop/sa/frontend", "*"],
+        "namespaces": ["shop", "kube-system"],
+        "serviceAccounts": ["shop/audit.reader", "shop"],
+    }
+    manifest = {"metadata": {"namespace": "shop"}, "spec": {"rules": [{"from": [{"source": source}]}]}}
+    assert {
+        "principals": ["cluster.local/ns/shop-1a2b3c-0/sa/frontend", "*"],
+        "namespaces": ["shop-1a2b3c-0", "kube-system"],
+        "serviceAccounts": ["shop-1a2b3c-0/audit.reader", "shop"],
+    } == NAMES.manifest(manifest)["spec"]["rules"][0]["from"][0]["source"]
+
+
+def test_a_number_as_a_key_is_what_json_makes_of_it() -> None:
+    assert agrees({"portLevelMtls": {9090: {"mode": "PERMISSIVE"}}}, {"portLevelMtls": {"9090": {"mode": "PERMISSIVE"}}})
+    assert not agrees({"portLevelMtls": {9090: {"mode": "PERMISSIVE"}}}, {"portLevelMtls": {"9091": {"mode": "PERMISSIVE"}}})

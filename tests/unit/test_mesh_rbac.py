@@ -15,12 +15,13 @@ from mesh_pods import lab_pod
 from rbac_walk import Request, identifies, judged
 
 from ztconform.errors import InternalError
-from ztconform.lab.mesh.attribution import Denial, denial, policy_of
+from ztconform.lab.mesh.attribution import Denial, denial
 from ztconform.lab.mesh.authorizationpolicy import Attribute, Condition, parse_authorization_policy
 from ztconform.lab.mesh.conditions import HTTP_ONLY, Scope, permission, principal
 from ztconform.lab.mesh.rbac import authorization, http_config, network_config
 from ztconform.lab.mesh.trustdomain import expanded_domain, expanded_principal
 from ztconform.lab.mesh.view import Authorization, MeshConfig, RbacFilter
+from ztconform.mesh.denial import policy_of
 from ztconform.model import Ref
 
 POD = lab_pod("shop", "payment", labels={"tier": "back"})

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ztconform.errors import UsageError
-from ztconform.lab.mesh.svid import Authority, Svid
+from ztconform.mesh.svid import Authority, Svid
 
 CHECKOUT = "spiffe://cluster.local/ns/shop/sa/checkout"
 NOW = 1_800_000_000.25  # seconds; a fraction, since certificates have none

@@ -34,6 +34,8 @@ class Tls(NamedTuple):
 
     chain: str | None = None  # PEM: the client's certificate, and those behind it
     key: str | None = None  # PEM
+    folder: str | None = None  # in place of both: where the pod's proxy keeps its own, read when the probe is sent
+    outlived: bool = False  # of those in the folder the first that was seen, once it has expired
     alpn: tuple[str, ...] = ("istio",)
     server_name: str | None = None
     settle: float = 0.03  # seconds after a handshake of TLS 1.3 in which the server may still refuse the certificate
@@ -164,11 +166,13 @@ def _read_tls(fields: Any) -> Tls:
     tls = Tls(**known)
     if not isinstance(tls.alpn, tuple) or not all(isinstance(n, str) and n.isascii() and 0 < len(n) < 256 for n in tls.alpn):
         raise SpecError("tls.alpn is not a list of names")
-    for name in ("chain", "key", "server_name"):
+    for name in ("chain", "key", "server_name", "folder"):
         if not isinstance(getattr(tls, name), (str, type(None))):
             raise SpecError(f"tls.{name} is not text")
     if (tls.chain is None) != (tls.key is None):
         raise SpecError("tls.chain and tls.key are given both or not at all")
+    if not isinstance(tls.outlived, bool) or (tls.folder is None and tls.outlived) or None not in (tls.folder, tls.chain):
+        raise SpecError("tls.folder stands in place of tls.chain and tls.key, and tls.outlived goes with it")
     if isinstance(tls.settle, bool) or not isinstance(tls.settle, (int, float)) or not 0 <= tls.settle <= 60:
         raise SpecError(f"tls.settle {tls.settle!r} is not between 0 and 60 seconds")
     return tls

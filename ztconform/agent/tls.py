@@ -16,6 +16,9 @@ import tempfile
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from . import svidfiles
+from .der import elements, inside
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,7 +34,10 @@ _SEQUENCE, _EXTENSIONS, _OCTETS, _URI = 0x30, 0xA3, 0x04, 0x86
 
 def client_context(tls: Tls) -> ssl.SSLContext:
     """Return the context of a client; raises OSError (which ssl.SSLError is) and ValueError for PEM that cannot be used."""
-    return _context(tls.chain, tls.key, tls.alpn)
+    chain, key = tls.chain, tls.key
+    if tls.folder is not None:
+        chain, key = (svidfiles.outlived if tls.outlived else svidfiles.held)(tls.folder)
+    return _context(chain, key, tls.alpn)
 
 
 @lru_cache(maxsize=_CONTEXTS)
@@ -98,29 +104,7 @@ def describe(tls: ssl.SSLObject) -> str:
 
 def subject_uris(certificate: bytes) -> list[str]:
     """Return the URIs among a certificate's subject alternative names, in its order; none for what is no certificate."""
-    for _, extension in _elements(_inside(certificate, _SEQUENCE, _SEQUENCE, _EXTENSIONS, _SEQUENCE)):
+    for _, extension in elements(inside(certificate, _SEQUENCE, _SEQUENCE, _EXTENSIONS, _SEQUENCE)):
         if extension.startswith(_SUBJECT_ALT_NAME):
-            return [value.decode("latin-1") for tag, value in _elements(_inside(extension, _OCTETS, _SEQUENCE)) if tag == _URI]
+            return [value.decode("latin-1") for tag, value in elements(inside(extension, _OCTETS, _SEQUENCE)) if tag == _URI]
     return []
-
-
-def _inside(der: bytes, *tags: int) -> bytes:
-    """Go down through the first element of each tag."""
-    for wanted in tags:
-        der = next((value for tag, value in _elements(der) if tag == wanted), b"")
-    return der
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 2 <= len(der):
-        tag, length = der[at], der[at + 1]
-        at += 2
-        if length & 0x80:
-            size = length & 0x7F
-            length = int.from_bytes(der[at : at + size], "big")
-            at += size
-        if at + length > len(der):
-            return
-        yield tag, der[at : at + length]
-        at += length

@@ -76,19 +76,38 @@ def ask(
 
     Raises what the kubernetes client raises.
     """
+    headers = {"Accept": "application/json", "Content-Type": content}
+    said, date = _call(api, method, path, headers, query or {}, body, timeout)
+    return Answer(json.loads(said or b"{}"), date)
+
+
+def text(api: client.ApiClient, path: str, *, query: Mapping[str, str], timeout: float = CALL) -> bytes:
+    """Return what is not JSON: a container's log. Raises what the kubernetes client raises."""
+    return _call(api, "GET", path, {"Accept": "*/*"}, query, None, timeout)[0]
+
+
+def _call(
+    api: client.ApiClient,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    query: Mapping[str, str],
+    body: Mapping[str, Any] | None,
+    timeout: float,
+) -> tuple[bytes, datetime | None]:
     request = api.param_serialize(
         method,
         path,
-        query_params=list((query or {}).items()),
-        header_params={"Accept": "application/json", "Content-Type": content},
+        query_params=list(query.items()),
+        header_params=dict(headers),
         body=body,
         auth_settings=["BearerToken"],
     )
     response: Any = api.call_api(*request, _request_timeout=timeout)
-    said = response.read()
+    said: bytes = response.read()
     if not 200 <= response.status <= 299:
         raise ApiException.from_response(http_resp=response, body=said.decode(errors="replace"), data=None)
-    return Answer(json.loads(said or b"{}"), _date(response.getheader("Date")))
+    return said, _date(response.getheader("Date"))
 
 
 def delete(api: client.ApiClient, path: str, *, uid: str, version: str = "", deadline: float = PATIENCE) -> bool:

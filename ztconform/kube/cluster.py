@@ -5,29 +5,32 @@ Objects are left to `deploying` and `policies`, conversations with agents to `li
 """
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
+from time import monotonic
 from typing import Any
 
 from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
-from ztconform.kube import kinds, objects, privileged, rounds
-from ztconform.kube.causes import causes
+from ztconform.kube import kinds, privileged, rounds
+from ztconform.kube.accusing import Accusing
 from ztconform.kube.client import Connection
 from ztconform.kube.deploying import Deployment
-from ztconform.kube.exclusive import Exclusive
+from ztconform.kube.exclusive import Alone
 from ztconform.kube.labels import Labels
 from ztconform.kube.lease import RunLease
 from ztconform.kube.link import LinkError
 from ztconform.kube.links import Links
+from ztconform.kube.making import Surroundings
+from ztconform.kube.meshing import Meshing, sender
 from ztconform.kube.names import Names, private
 from ztconform.kube.outside import Outside, outside
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import FlowLog, Profile
+from ztconform.kube.profile import Profile
 from ztconform.kube.reach import Reach
 from ztconform.kube.resolver import Dns, find
 from ztconform.kube.resources import Resources
@@ -37,9 +40,8 @@ from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
 from ztconform.model import PRIVILEGED, Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
 from ztconform.settings import Settings
-from ztconform.timeouts import KUBERNETES
+from ztconform.timeouts import KUBERNETES, KUBERNETES_MESH
 
-_ALONE = 120.0  # seconds to wait for another run's cluster-scoped work to be over
 _ORDERS = {"terminate": "linger", "complete": "exit"}  # to agents whose pods are about to end
 _MARGIN = 10.0  # seconds beyond a round's longest probe
 
@@ -60,23 +62,29 @@ class KubeCluster:
         self._reach = Reach(connection, self._outside)
         self._links = Links(self._reach.opener)
         self._cases = count()
-        self._flows: FlowLog | None = None
+        self._accusing = Accusing(connection, profile.flows)
         self._sent: dict[str, tuple[Attempt, Observation]] = {}  # of the last round, by nonce
         self._pool = ThreadPoolExecutor(4)
         self._removing: list[Deployment] = []
         self._outsiders: dict[Ref, KubePod] = {}
-        self._alone, self._is_alone = ExitStack(), False  # holds the Lease for cluster-scoped work while the case has some
         self._kinds = kinds.served(connection)
+        self._mesh = profile.mesh
+        self._around = Surroundings(nodes=self._nodes, labels=self._labels, options=settings.pods, mesh=profile.mesh)
+        self._timeouts = KUBERNETES if self._mesh is None else KUBERNETES_MESH
+        self._since = monotonic()  # when the last round began
         self._base = self._deployment(private({rounds.BYSTANDERS: {}}, self._suffix()))
         self._case = self._deployment(Names())
         self._policies = Policies(self._resources, Names(), self._labels, self._kinds)
+        self._meshing: Meshing | None = None
         self._lease = RunLease(connection, self._labels)
+        self._alone = Alone(self._lease)
         self._lease.open()
         try:
             self._base.create(rounds.base_topology())
             beyond: set[int | None] = {None} if profile.features.get("outsider") == "" else set()
             self._stand_by({*range(min(len(self._nodes.used), 2)), *beyond})
             self._dns: Dns = find(self._resources, self._links, self._base.pods[Ref(rounds.BYSTANDERS, "caller-0-0")])
+            self._around = replace(self._around, domain=self._dns.domain)
             self._begin(Names())
         except BaseException:
             self.close()
@@ -105,9 +113,9 @@ class KubeCluster:
             ends.callback(self._alone.close)
             ends.callback(self._policies.remove)
             ends.callback(self._outside.stop, list(self._outsiders.values()))
-            ends.callback(self._links.close, [*self._case.pods, *self._base.pods, *self._outsiders])
-            if self._flows is not None:
-                ends.callback(self._flows.close)
+            ours = [*self._case.pods, *(pod.ref for pod in self._case.past.values()), *self._base.pods, *self._outsiders]
+            ends.callback(self._links.close, ours)
+            ends.callback(self._accusing.close)
         self._removing.clear()
 
     def facts(self) -> Facts:
@@ -118,7 +126,7 @@ class KubeCluster:
             features=privileged.features(self._profile.features, len(self._nodes.used)),
             versions=self._profile.versions,
             signatures=self._profile.signatures,
-            timeouts=KUBERNETES,
+            timeouts=self._timeouts,
             resolver=self._dns.resolver,
             nodes=self._nodes.used,
             notes=(*self._profile.notes, *([privileged.NOTE] if self._settings.privileged else [])),
@@ -132,11 +140,7 @@ class KubeCluster:
         """
         if self._lease.lost:
             raise ClusterError(self._lease.lost)
-        if self._flows is not None and self._flows.lost:
-            self._flows.close()  # what it lost was another case's
-            self._flows = None
-        if self._flows is None and self._profile.flows is not None:
-            self._flows = self._profile.flows(self._connection)  # now, so that it listens before the first denial
+        self._accusing.listen()
         meshed = [w.ref for w in topology.workloads if w.meshed]
         if meshed and (why := self._profile.features.get("mtls", "there is none")):
             raise UsageError(f"workload {meshed[0]} is to be meshed: {why}")
@@ -151,7 +155,7 @@ class KubeCluster:
             self._outsiders.update({pod.ref: pod for pod in started})
         follow(self._resources, self._case.places)
         self._stand_by({pod.node for pod in self._case.pods.values()} | ({None} if started else set()))
-        self._open([*self._case.pods.values(), *started])
+        self._open([*self._case.pods.values(), *self._case.past.values(), *started])
 
     def pods(self) -> Sequence[Pod]:
         """Return the pods and outsiders of the case, and the pods of the cluster's resolver."""
@@ -168,7 +172,7 @@ class KubeCluster:
     def perform(self, step: Step) -> None:
         """Do a step's changes in the order apply, delete, labels, lifecycle."""
         if any(not self._resources.is_namespaced(manifest) for manifest in step.apply):
-            self._be_alone()
+            self._alone.ask()
         self._policies.apply(step.apply)
         self._policies.delete(step.delete)
         for ref, change in step.relabel:
@@ -179,7 +183,7 @@ class KubeCluster:
             new = self._case.happened(event)
             self._targets.pins.forget()
             self._stand_by({pod.node for pod in new})
-            self._open(new)
+            self._open([*new, *(pod for (ref, _), pod in self._case.past.items() if ref in {pod.ref for pod in new})])
         if step.relabel or step.lifecycle:
             follow(self._resources, self._case.places)
 
@@ -191,10 +195,11 @@ class KubeCluster:
         """Send every attempt once, side by side, with this round's vitals and bystanders."""
         self._case.reap()
         asked = self._pool.submit(self._view.look, {ref.namespace for ref in self._case.pods})
-        patience = min((a.timeout for a in attempts), default=KUBERNETES.denied)
+        patience = min((a.timeout for a in attempts), default=self._timeouts.denied)
         composed = rounds.compose(attempts, self, patience)
         seconds = max((s["timeout"] for s in composed.specs), default=0.0) + _MARGIN
-        senders = {ref: self.pod(ref) for ref in composed.senders}
+        senders = {ref: self._find(ref) for ref in composed.senders}
+        self._since = monotonic()
         answers = self._links.probe(senders, composed.senders, composed.specs, seconds)
         round_ = rounds.read_round(composed, answers, asked.result())
         self._targets.pins.pin(attempts, round_.observations)
@@ -205,25 +210,25 @@ class KubeCluster:
         """Start sending every attempt each `every` seconds, for as long as the stream is open."""
         # Open loop, a probe waits for none before it: rows that share a connection in a round have one each here.
         apart = [replace(a, probe=replace(a.probe, connection=None)) for a in attempts]
-        links = self._links.of({a.probe.source: self.pod(a.probe.source) for a in attempts})
-        return KubeStream(links, attempts, [self._targets.spec(a) for a in apart], every)
+        specs = [(self.sender(a), self._targets.spec(a)) for a in apart]
+        return KubeStream(self._links.of({ref: self._find(ref) for ref, _ in specs}), attempts, specs, every)
 
     def seen(self, servers: Collection[Ref]) -> Mapping[Ref, Sequence[Sighting] | None]:
-        """Return what each server has recorded, also of pods that have ended since."""
-        return self._links.seen(servers, {ref: self._find(ref) for ref in servers})
+        """Return what each server has recorded, also of pods that have ended since; identities are as the case says them."""
+        seen = self._links.seen(servers, {ref: self._find(ref) for ref in servers})
+        return seen if self._meshing is None else {ref: self._meshing.said(log) for ref, log in seen.items()}
 
     def causes(self, nonces: Collection[str]) -> Sequence[Cause] | None:
-        """Return what the CNI's flow log says of who dropped these; None once it has lost events."""
-        if self._flows is None:
-            return ()
-        drops = self._flows.drops([self._sent[n][1] for n in nonces if n in self._sent])
-        if drops is None:
-            return None
-        return causes(drops, self._case.pods.values(), self._policies.selecting, self._case.names.policy)
+        """Return what the CNI's flow log and the mesh's proxies say of who refused these; None once the flow log lost events."""
+        sent = {nonce: self._sent[nonce] for nonce in nonces if nonce in self._sent}
+        return self._accusing.causes(sent, self._case.pods, self._policies, self._meshing, self._since)
 
     def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
-        """Return nothing: no proxy stands between these pods."""
-        return {}
+        """Return what the mesh's proxies logged of requests that passed."""
+        if self._meshing is None:
+            return {}
+        sent = {nonce: self._sent[nonce] for nonce in nonces if nonce in self._sent}
+        return self._meshing.witness.remarks(sent, self._case.pods, self._since)
 
     def capture(self, at: Ref, seconds: float) -> bytes:
         """Return what goes over the wire of a pod's node to or from that pod for so many seconds, as pcap.
@@ -234,7 +239,8 @@ class KubeCluster:
         pod = self.pod(at)
         if pod is None:
             raise ClusterError(f"{at} is not there any more")
-        helpers = self._deployment(private({PRIVILEGED: {}}, self._suffix()), privileged.looking)
+        around = replace(self._around, make=privileged.looking)
+        helpers = Deployment(self._resources, around, private({PRIVILEGED: {}}, self._suffix()))
         self._removing.append(helpers)
         try:
             return privileged.capture(pod, self._nodes, helpers, self._reach.opener, seconds)
@@ -243,7 +249,7 @@ class KubeCluster:
 
     def render(self, attempt: Attempt) -> str:
         """Return a command that sends the probe again from the same pod, while it is there (`--pdb` keeps it)."""
-        pod = self.pod(attempt.probe.source)
+        pod = self._find(self.sender(attempt))
         if pod is None:
             return ""
         words = self._reach.words(pod, self._targets.spec(attempt))
@@ -253,7 +259,7 @@ class KubeCluster:
         """Remove the case; namespaces with names of their own go while the next case runs already."""
         case, literal = self._case, self._case.names == Names()
         hosts = self._hosts_of_the_case()
-        refs = [*case.pods, *hosts]
+        refs = [*case.pods, *(pod.ref for pod in case.past.values()), *hosts]
         self._links.close(refs)
         self._links.forget(refs)
         self._policies.remove()
@@ -276,34 +282,35 @@ class KubeCluster:
         """Return what the agent sends for an attempt, but for its nonce."""
         return self._targets.spec(attempt)
 
+    def sender(self, attempt: Attempt) -> Ref:
+        """Return whose agent sends an attempt."""
+        return sender(attempt, self.pod(attempt.probe.source), self._case.past)
+
     def _hosts_of_the_case(self) -> dict[Ref, KubePod]:
         return {ref: pod for ref, pod in self._outsiders.items() if ref != rounds.BYSTANDER}
 
     def _find(self, ref: Ref) -> KubePod | None:
-        return self._case.pods.get(ref) or self._base.pods.get(ref) or self._outsiders.get(ref)
+        past = {pod.ref: pod for pod in self._case.past.values()}
+        return self._case.pods.get(ref) or self._base.pods.get(ref) or self._outsiders.get(ref) or past.get(ref)
 
     def _suffix(self) -> str:
         worker = self._settings.worker and f"{self._settings.worker}-"
         return f"{self._settings.run}-{worker}{next(self._cases)}"
 
-    def _deployment(self, names: Names, make: Callable[..., objects.Object] = objects.pod) -> Deployment:
-        return Deployment(self._resources, self._nodes, self._labels, self._settings.pods, names, make)
+    def _deployment(self, names: Names) -> Deployment:
+        return Deployment(self._resources, self._around, names)
 
     def _begin(self, names: Names) -> None:
         self._case = self._deployment(names)
-        self._policies = Policies(self._resources, names, self._labels, self._kinds)
+        root = self._mesh.root_namespace if self._mesh is not None else ""
+        self._policies = Policies(self._resources, names, self._labels, self._kinds, root)
+        self._meshing = None if self._mesh is None else Meshing(self._mesh, self._resources, names, self._policies)
+        certificates = None if self._meshing is None else self._meshing.certificates
         self._view = View(self._resources, names, self._labels, self._policies)
-        self._targets = Targets(names, self._dns.resolver, self._dns.domain, self.pod, self._view.service, self._nodes)
-
-    def _be_alone(self) -> None:
-        """Keep other runs from cluster-scoped work until the case is removed; raises ClusterError that names who does some."""
-        if self._is_alone:
-            return
-        exclusive = Exclusive(self._lease)
-        exclusive.acquire(_ALONE)
-        self._is_alone = True
-        self._alone.callback(setattr, self, "_is_alone", False)
-        self._alone.callback(exclusive.release)
+        dns = self._dns
+        by_id = self._mesh is not None and self._mesh.request_id
+        seen = (self.pod, self._view.service, self._nodes)
+        self._targets = Targets(names, dns.resolver, dns.domain, *seen, certificates, request_id=by_id)
 
     def _stand_by(self, nodes: Collection[int | None]) -> None:
         """Have bystanders on these nodes."""

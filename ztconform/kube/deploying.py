@@ -13,16 +13,14 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import ClusterError, Rejected, UsageError
-from ztconform.kube import objects, pods
+from ztconform.kube import meshpods, objects, pods
 from ztconform.kube.client import is_conflict, translated
-from ztconform.kube.labels import Labels
+from ztconform.kube.making import Maker, Planned, Surroundings, past
 from ztconform.kube.names import Names
-from ztconform.kube.nodes import Nodes
 from ztconform.kube.pods import KubePod
 from ztconform.kube.resources import Identity, Resources
 from ztconform.kube.waiting import Found, until
 from ztconform.model import Lifecycle, Ref, Topology, Workload
-from ztconform.settings import PodOptions
 
 _SIDE_BY_SIDE = 8  # requests to the API server at once
 _READY = 180.0  # seconds for pods to be ready: an image may have to be pulled
@@ -32,25 +30,16 @@ _GONE = 90.0  # seconds for a namespace to be gone
 class Deployment:
     """Hold what one owner has in the cluster."""
 
-    def __init__(
-        self,
-        resources: Resources,
-        nodes: Nodes,
-        labels: Labels,
-        options: PodOptions,
-        names: Names,
-        make: Callable[..., objects.Object] = objects.pod,
-    ) -> None:
-        """Create nothing yet; `make` returns the manifests of pods, as `objects.pod` does."""
+    def __init__(self, resources: Resources, around: Surroundings, names: Names) -> None:
         self.names = names
-        self._make = make
+        self._maker = Maker(around, names)
+        self._nodes, self._labels, self._options = around.nodes, around.labels, around.options
+        self._mesh = around.mesh
+        self.past: dict[tuple[Ref, str], KubePod] = {}  # by pod and account ("" for its own): who sends past a pod's own proxy
         self.workloads: dict[Ref, Workload] = {}
         self.pods: dict[Ref, KubePod] = {}
         self.ended: set[Ref] = set()  # workloads that have had pods before
         self._resources = resources
-        self._nodes = nodes
-        self._labels = labels
-        self._options = options
         self._placed = 0
         self._ending: dict[Ref, float] = {}  # terminating workload -> when its grace is over
         self.namespaces: list[Identity] = []
@@ -67,15 +56,11 @@ class Deployment:
                 )
         for name in topology.namespaces:
             self._demand_free(name)
+        beside = self._maker.beside(topology)
         for name, declared in topology.namespaces.items():
-            self._create_namespace(name, declared)
+            self._create_namespace(name, self._maker.namespace(name, declared, topology))
         self._copy_pull_secret(topology.namespaces)
-        accounts = {(w.ref.namespace, w.service_account) for w in topology.workloads}
-        self._apply(
-            [objects.agent(self.names.to_real(n), self._labels) for n in topology.namespaces]
-            + [objects.account(Ref(self.names.to_real(n), a), self._labels) for n, a in sorted(accounts) if a != "default"]
-            + [self.names.manifest(objects.labelled(s, self._labels)) for s in topology.services]
-        )
+        self._apply(beside)
         self.start(topology.workloads)
 
     @property
@@ -93,9 +78,8 @@ class Deployment:
                 raise
         raise UsageError(f"namespace {self.names.to_real(name)} exists already and is not ours: nothing was created")
 
-    def _create_namespace(self, name: str, declared: Mapping[str, str]) -> None:
+    def _create_namespace(self, name: str, manifest: objects.Object) -> None:
         real = self.names.to_real(name)
-        manifest = objects.namespace(real, declared, self._labels, self._options)
         with translated(f"namespace {real} cannot be created"):
             try:
                 self.namespaces.append(self._resources.create("/api/v1/namespaces", manifest))
@@ -128,32 +112,23 @@ class Deployment:
         `at` says on which node those of a workload start that were somewhere before.
         """
         workloads = list(workloads)
-        services = [s for w in workloads for s in objects.services(w, self.names.to_real(w.ref.namespace), self._labels)]
+        services = [s for w in workloads for s in self._maker.services(w)]
         planned = [made for w in workloads for made in self._plan(w, (at or {}).get(w.ref))]
-        self._apply([*services, *(manifest for _, manifest in planned)])
+        thieves = {(pod.ref, account): made for pod, _ in planned for account, made in self._maker.thieves(pod)}
+        self._apply([*services, *(manifest for _, manifest in (*planned, *thieves.values()))])
         self.workloads.update({w.ref: w for w in workloads})
-        return self._await([pod for pod, _ in planned])
+        ready = self._await([pod for pod, _ in (*planned, *thieves.values())])
+        new = [ready[pod.ref] for pod, _ in planned]
+        self.pods.update({pod.ref: pod for pod in new})
+        self.past.update({(pod.ref, ""): past(pod) for pod in new if pod.workload.past_proxy})
+        self.past.update({key: past(ready[pod.ref]) for key, (pod, _) in thieves.items()})
+        return new
 
-    def _plan(self, workload: Workload, at: int | None) -> list[tuple[KubePod, objects.Object]]:
-        """Return the pods that a workload is to have: on two nodes in turn, as in the lab, a satellite on the other one."""
+    def _plan(self, workload: Workload, at: int | None) -> list[Planned]:
         places = min(len(self._nodes.used), 2)
         first = workload.node if workload.node is not None else at if at is not None else self._placed % places
         self._placed += 1
-        if not 0 <= first < len(self._nodes.used):
-            raise UsageError(f"workload {workload.ref}: nodes 0 to {len(self._nodes.used) - 1} are used, and there is no {first}")
-        placed = [(first + i) % places if workload.node is None else first for i in range(workload.replicas)]
-        again = f"-{self._placed}" if workload.ref in self.ended else ""
-        named = [(f"{workload.ref.name}-{i}{again}", node, True) for i, node in enumerate(placed)]
-        if workload.satellite and len(set(placed)) == 1 and places > 1:
-            named.append((f"{workload.ref.name}-satellite{again}", (first + 1) % places, False))
-        made = []
-        for name, node, serves in named:
-            ref = Ref(workload.ref.namespace, name)
-            pod = KubePod(ref=ref, real=self.names.ref(ref), workload=workload, node=node, addresses=(), serves=serves)
-            where = self._nodes.used[node]
-            manifest = self._make(pod.real, ref, workload, where, self._labels, self._options, serves=serves)
-            made.append((pod, manifest))
-        return made
+        return self._maker.pods(workload, first, f"-{self._placed}" if workload.ref in self.ended else "")
 
     def _apply(self, manifests: Sequence[objects.Object]) -> None:
         def one(manifest: objects.Object) -> None:
@@ -167,8 +142,8 @@ class Deployment:
 
         side_by_side(one, manifests)
 
-    def _await(self, planned: Sequence[KubePod]) -> list[KubePod]:
-        ready: list[KubePod] = []
+    def _await(self, planned: Sequence[KubePod]) -> dict[Ref, KubePod]:
+        ready: dict[Ref, KubePod] = {}
         for namespace in sorted({pod.real.namespace for pod in planned}):
             mine = {pod.real.name: pod for pod in planned if pod.real.namespace == namespace}
 
@@ -176,6 +151,8 @@ class Deployment:
                 missing = sorted(set(mine) - set(found))
                 if missing:
                     return f"pod {missing[0]} is not there"
+                for name, pod in mine.items():
+                    meshpods.demand_injection(found[name], pod.workload, self._mesh)
                 return next(filter(None, (pods.lacking(found[name]) for name in mine)), "")
 
             path = f"/api/v1/namespaces/{namespace}/pods"
@@ -183,8 +160,7 @@ class Deployment:
             found = until(self._resources, path, lacking, what=what, seconds=_READY, labelSelector=self._labels.selector())
             for name, pod in mine.items():
                 identity = Identity(f"{path}/{name}", found[name]["metadata"]["uid"], f"pod {pod.real}")
-                ready.append(replace(pod, addresses=pods.addresses(found[name]), identity=identity))
-        self.pods.update({pod.ref: pod for pod in ready})
+                ready[pod.ref] = replace(pod, addresses=pods.addresses(found[name]), identity=identity)
         return ready
 
     def pods_of(self, workload: Ref) -> list[KubePod]:
@@ -206,16 +182,18 @@ class Deployment:
     def end(self, workload: Ref) -> None:
         """End a workload's pods, and wait until they are gone; raises ClusterError."""
         ending = self.pods_of(workload)
-        for pod in ending:
+        thieves = [pod for (ref, account), pod in self.past.items() if account and ref in {pod.ref for pod in ending}]
+        for pod in (*ending, *thieves):
             if pod.identity is not None:
                 self._resources.delete(pod.identity)
-        for pod in ending:
+        for pod in (*ending, *thieves):
             self._gone(f"/api/v1/namespaces/{pod.real.namespace}/pods", pod.identity, metadata=pod.real.name)
         self._forget(workload)
 
     def _forget(self, workload: Ref) -> None:
         self.ended.add(workload)
         self.pods = {ref: pod for ref, pod in self.pods.items() if pod.workload.ref != workload}
+        self.past = {key: pod for key, pod in self.past.items() if key[0] in self.pods}
 
     def happened(self, event: Lifecycle) -> list[KubePod]:
         """Let a workload start, restart or end, and return the pods that are new; raises UsageError or ClusterError."""

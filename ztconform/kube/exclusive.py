@@ -19,6 +19,7 @@ from ztconform.kube.lease import DURATION, LEASES, NAMESPACE, Renewal, RunLease,
 
 NAME = "ztconform-exclusive"
 _PATH = f"{LEASES}/{NAME}"
+_PATIENCE = 120.0  # seconds to wait for another run's work to be over
 _LOOK_AGAIN = 1.0  # seconds between two looks at a Lease that somebody else holds
 
 
@@ -100,3 +101,24 @@ class Exclusive:
                 calls.delete(self._api, _PATH, uid=self._renewal.uid)
             self._renewal = None
         self._api.rest_client.close()
+
+
+class Alone:
+    """Be alone with what belongs to no namespace from the first time that somebody asks until it is closed."""
+
+    def __init__(self, lease: RunLease) -> None:
+        self._lease = lease
+        self._held: Exclusive | None = None
+
+    def ask(self) -> None:
+        """Return once no other run does such work; raises ClusterError that names who does."""
+        if self._held is None:
+            exclusive = Exclusive(self._lease)
+            exclusive.acquire(_PATIENCE)
+            self._held = exclusive
+
+    def close(self) -> None:
+        """Let others do such work; raises ClusterError if the Lease cannot be given back."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.release()

@@ -7,7 +7,7 @@ policies select the endpoint is left to the caller.
 
 import json
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from ztconform.errors import ClusterError
 from ztconform.kube.client import Connection
 from ztconform.kube.pipes import ExecPipe
-from ztconform.kube.profile import Drop
+from ztconform.kube.profile import Drop, Flight
 from ztconform.kube.resources import Resources
 from ztconform.model import Observation
 
@@ -41,6 +41,7 @@ class HubbleLog:
         if not pods:
             raise ClusterError(f"no agent of Cilium runs in namespace {namespace}, and so there is no flow log")
         self._events: OrderedDict[_Key, Mapping[str, Any]] = OrderedDict()
+        self._recent: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=_KEPT)
         self._came = threading.Condition()
         self._lost = ""
         self._closing = False
@@ -74,6 +75,19 @@ class HubbleLog:
                 return None
             return [_drop(nonce, self._events[key]) for key, nonce in wanted.items() if key in self._events]
 
+    def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
+        """Return what is known of connections that proxies tried to make, waiting a moment; None once events were lost.
+
+        Every connection between the same ends meets the same rules, whoever of them it was that a proxy tried.
+        """
+        deadline = monotonic() + _LATE
+        with self._came:
+            while not all(tried(self._recent, flight) for flight in flights) and monotonic() < deadline and not self._lost:
+                self._came.wait(max(deadline - monotonic(), 0.0))
+            if self._lost:
+                return None
+            return [_drop(flight.nonce, flow) for flight in flights if (flow := tried(self._recent, flight)) is not None]
+
     def close(self) -> None:
         """Stop listening."""
         self._closing = True
@@ -101,6 +115,7 @@ class HubbleLog:
         with self._came:
             self._events.pop(key, None)
             self._events[key] = flow
+            self._recent.append((monotonic(), flow))
             while len(self._events) > _KEPT:
                 self._events.popitem(last=False)
             self._came.notify_all()
@@ -111,6 +126,17 @@ class HubbleLog:
         with self._came:
             self._lost = self._lost or why
             self._came.notify_all()
+
+
+def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], flight: Flight) -> Mapping[str, Any] | None:
+    """Return the latest flow between the ends of a flight, of flows with the instant when each came, the oldest first."""
+    for came, flow in reversed(recent):
+        if came < flight.since:
+            break
+        ends, port = flow.get("IP") or {}, ((flow.get("l4") or {}).get("TCP") or {}).get("destination_port")
+        if ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port:
+            return flow
+    return None
 
 
 def _of_probe(observation: Observation) -> _Key | None:

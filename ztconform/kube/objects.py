@@ -33,9 +33,11 @@ def privileged() -> Mapping[str, str]:
     return {f"{_PSA}/{mode}": "privileged" for mode in ("enforce", "warn")}
 
 
-def namespace(name: str, declared: Mapping[str, str], labels: Labels, options: PodOptions) -> Object:
+def namespace(
+    name: str, declared: Mapping[str, str], labels: Labels, options: PodOptions, *, level: str = "restricted"
+) -> Object:
     """Return a namespace; what the topology declares of its labels wins over everything but what makes it ours."""
-    psa = {f"{_PSA}/{mode}": "restricted" for mode in ("enforce", "warn")}
+    psa = {f"{_PSA}/{mode}": level for mode in ("enforce", "warn")}
     metadata = {
         "name": name,
         "labels": {**psa, **options.namespace_labels, **declared, **labels.ours()},
@@ -63,6 +65,11 @@ def serving(pod: str, workload: Workload) -> list[str]:
         {"number": p.number, "protocol": p.protocol, "app": p.app} for p in workload.ports if p.listening and p.protocol != "SCTP"
     ]
     return [*COMMAND, "serve", json.dumps({"pod": pod, "ports": ports, "orders": "socket"})]
+
+
+def past_serving(pod: str) -> list[str]:
+    """Return the command of the agent beside a pod's own: it has no ports, and its health another number."""
+    return [*COMMAND, "serve", json.dumps({"pod": pod, "orders": "socket", "health": HEALTH_PORT + 1})]
 
 
 def orders_command(pod: str, workload: Workload) -> list[str]:

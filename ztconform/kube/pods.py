@@ -27,6 +27,7 @@ class KubePod:
     addresses: tuple[str, ...]
     serves: bool
     identity: Identity | None = None  # None: not the API server's
+    container: str = "agent"  # in which its agent runs
 
     @property
     def outline(self) -> Pod:
@@ -66,7 +67,7 @@ def lacking(pod: Mapping[str, Any]) -> str:
     """Return what a new pod waits for, or "" once its containers answer; raises ClusterError for one that will never be ready."""
     status = pod.get("status") or {}
     name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    for container in status.get("containerStatuses") or []:
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         said = f"{waiting.get('reason')}: {waiting.get('message', '')}".strip(": ")
         if waiting.get("reason") in _PULL:

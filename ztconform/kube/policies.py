@@ -31,8 +31,12 @@ class _Applied:
 class Policies:
     """Hold what one owner has applied."""
 
-    def __init__(self, resources: Resources, names: Names, labels: Labels, kinds: Sequence[Kind]) -> None:
-        """Begin with nothing; `kinds` are the cluster's kinds of policy, among which others may have some."""
+    def __init__(self, resources: Resources, names: Names, labels: Labels, kinds: Sequence[Kind], mesh_root: str = "") -> None:
+        """Begin with nothing; `kinds` are the cluster's kinds of policy, among which others may have some.
+
+        The mesh's policies in the namespace `mesh_root` are in force in all others.
+        """
+        self._mesh_root = mesh_root
         self._resources = resources
         self._names = names
         self._labels = labels
@@ -74,6 +78,10 @@ class Policies:
                 self._resources.delete(applied.identity)
             del self._applied[key]
 
+    def said(self, real: str) -> str:
+        """Return a policy as the case names it, by its name in the cluster."""
+        return self._names.policy(real)
+
     def read_back(self) -> tuple[Manifest, ...]:
         """Return what was applied: as it was, where that is what is there, and otherwise what is there."""
         found = []
@@ -92,10 +100,13 @@ class Policies:
         return frozenset(
             f"{path.rpartition('/')[2]} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
             for kind in self._kinds
-            for path in kind.within(namespaces)
+            for path in kind.within([*namespaces, *self._beyond(kind)])
             for item in self._resources.get(path).get("items") or []
             if (item["metadata"].get("labels") or {}).get(self._labels.run_key) != self._labels.run
         )
+
+    def _beyond(self, kind: Kind) -> Sequence[str]:
+        return [self._mesh_root] if self._mesh_root and kind.group == "security.istio.io" else []
 
     def selecting(self, pod: Ref, direction: str) -> tuple[str, ...]:
         """Return the NetworkPolicies that isolate a pod (as it is in the cluster) in a direction, as the case names them."""
@@ -111,6 +122,28 @@ class Policies:
             query = {"labelSelector": selector(spec.get("podSelector") or {}), "fieldSelector": f"metadata.name={pod.name}"}
             if self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query):
                 found.append(f"{self._names.to_case(pod.namespace)}/{metadata['name']}")
+        return tuple(sorted(found))
+
+    def known_as(self, policy: Ref) -> str:
+        """Return a policy's name as the case says it."""
+        return f"{self._names.to_case(policy.namespace)}/{policy.name}"
+
+    def speaking_of(self, pod: Ref, kind: str, root: str, wanted: Mapping[str, str], *, dry_run: bool) -> tuple[str, ...]:
+        """Return the mesh's policies of a kind that select a pod (as it is in the cluster), as the case names them.
+
+        Those of the namespace `root` speak of every pod; `wanted` are fields that they have, an ALLOW being the default action.
+        """
+        found = []
+        for applied in self._applied.values():
+            spec, metadata = applied.sent.get("spec") or {}, applied.sent["metadata"]
+            dry = (metadata.get("annotations") or {}).get("istio.io/dry-run") == "true"
+            if applied.sent.get("kind") != kind or metadata.get("namespace") not in (root, pod.namespace) or dry != dry_run:
+                continue
+            if any(spec.get(key, value if key == "action" else None) != value for key, value in wanted.items()):
+                continue
+            query = {"labelSelector": selector(spec.get("selector") or {}), "fieldSelector": f"metadata.name={pod.name}"}
+            if self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query):
+                found.append(self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))))
         return tuple(sorted(found))
 
 
@@ -136,7 +169,7 @@ def selector(declared: Mapping[str, Any]) -> str:
 def agrees(sent: Any, there: Any) -> bool:
     """Return whether what is there says what was sent, and no more than the API server's own defaults beside it."""
     if isinstance(sent, Mapping) and isinstance(there, Mapping):
-        sent = {str(key): value for key, value in sent.items()}  # YAML reads 9090 as a number, and JSON has no such keys
+        sent = {str(key): value for key, value in sent.items()}  # YAML has numbers as keys (portLevelMtls), and JSON has none
         added = {key: there[key] for key in there.keys() - sent.keys()}
         if not all(key in sent or _is_default(key, value) for key, value in added.items()):
             return False

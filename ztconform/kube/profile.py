@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ztconform.kube.client import Connection
-from ztconform.model import Observation, Signature
+from ztconform.mesh.logentry import Entry
+from ztconform.model import Manifest, Observation, Ref, Signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,17 @@ class Drop:
     policies: tuple[str, ...] = ()  # "namespace/name" of those that deny explicitly; none for a default deny
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flight:
+    """Say between which addresses a captured client's proxy tried to connect for a probe; its source port nobody knows."""
+
+    nonce: str
+    source: str
+    targets: frozenset[str]
+    port: int
+    since: float  # on this machine's monotonic clock: what was dropped before was another probe's
+
+
 class FlowLog(Protocol):
     """Say which probes a CNI dropped; a context of its own that is closed with the cluster."""
 
@@ -29,8 +41,48 @@ class FlowLog(Protocol):
     def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
         """Return what is known of these; None once events were lost."""
 
+    def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
+        """Return what is known of connections that proxies tried to make for probes; None once events were lost."""
+
     def close(self) -> None:
         """Stop listening."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """Name a namespace that holds meshed pods, as it is in the cluster."""
+
+    namespace: str
+    domain: str  # of the cluster: "cluster.local"
+    # Service -> the SPIFFE ID that its clients are told to expect, whoever answers there.
+    pinned: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """Say how pods become part of a mesh of sidecars, how an attacker passes its own, and what the proxies tell."""
+
+    name: str  # "Istio"
+    trust_domain: str
+    root_namespace: str  # whose policies are in force in all others
+    namespace_labels: Mapping[str, str]  # of namespaces that hold meshed pods
+    meshed_labels: Mapping[str, str]
+    bare_labels: Mapping[str, str]  # of every other pod, in whatever namespace
+    annotations: Mapping[str, str]  # of meshed pods
+    # The annotations in place of these, by which a pod's proxy keeps its SVID in files of `SVID_FOLDER`; the SVID lives so many
+    # seconds, 0 being the mesh's own choice.
+    svid_annotations: Callable[[int], Mapping[str, str]]
+    proxy: str  # name of the container that injection adds
+    proxy_uid: int  # what this user sends is not captured: by that an attacker passes its own proxy
+    pod_security: str  # level that a namespace needs for what injection adds; our own containers are `restricted` anyway
+    objects: Callable[[Area], tuple[Manifest, ...]]  # of ours in each such namespace
+    # A line of a proxy's log, whose it is, and that pod's addresses; None: no entry of an access log.
+    read: Callable[[bytes, Ref, Collection[str]], Entry | None]
+    request_id: bool = False  # the log knows a request by its x-request-id, and not by our nonce
+    unlogged: str = ""  # why the proxies' logs cannot tell what they denied; "" where they can
+
+
+SVID_VOLUME, SVID_FOLDER = "ztc-svid", "/var/run/ztconform/svid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +98,4 @@ class Profile:
     notes: tuple[str, ...] = ()
     kind: str = ""  # name of the kind cluster that it is, if it is one; its outsiders are containers beside the nodes
     flows: Callable[[Connection], FlowLog] | None = field(default=None)
+    mesh: Mesh | None = None

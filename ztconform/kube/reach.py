@@ -27,7 +27,7 @@ class Reach:
             if pod.node is None:
                 return self._outside.pipe(pod, command, on_data, on_end)
             where = (pod.real.namespace, pod.real.name)
-            return ExecPipe(self._connection, where, objects.AGENT, command, on_data=on_data, on_end=on_end)
+            return ExecPipe(self._connection, where, pod.container, command, on_data=on_data, on_end=on_end)
 
         return open_pipe
 
@@ -37,4 +37,4 @@ class Reach:
         if pod.node is None:
             return self._outside.render(pod, command)
         within = ["--context", self._connection.context, "--namespace", pod.real.namespace]
-        return ["kubectl", *within, "exec", pod.real.name, "--container", objects.AGENT, "--", *command]
+        return ["kubectl", *within, "exec", pod.real.name, "--container", pod.container, "--", *command]

@@ -15,7 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import Rejected
-from ztconform.kube.calls import APPLY_PATCH, MERGE_PATCH, ask, safely
+from ztconform.kube.calls import APPLY_PATCH, MERGE_PATCH, ask, safely, text
 from ztconform.kube.client import CALL, FIELD_MANAGER, Connection, is_conflict, is_missing, reason, translated
 from ztconform.model import Manifest, of_manifest
 
@@ -48,6 +48,10 @@ class Resources:
     def read(self, path: str, **query: str) -> Object:
         """Return an object or a list, with patience; raises what the kubernetes client raises."""
         return safely(lambda: self.get(path, **query))
+
+    def text(self, path: str, **query: str) -> bytes:
+        """Return a container's log at the first try; raises what the kubernetes client raises."""
+        return text(self._api(), path, query=query)
 
     def items(self, path: str, **query: str) -> list[Object]:
         """Return the items of a list; raises ClusterError once the API server has not answered for long."""

@@ -24,6 +24,7 @@ from ztconform.model import (
 
 BYSTANDERS = "ztc-bystanders"
 BYSTANDER = Ref(OUTSIDE, "bystander")
+NONCE = "{nonce}"  # in a header's value
 _PORT = 8080  # of every bystander, by TCP and UDP
 _PORTS = (Port(number=_PORT, name="http"), Port(number=_PORT, name="udp", protocol="UDP", app="udp"))
 
@@ -36,6 +37,9 @@ class Site(Protocol):
 
     def spec(self, attempt: Attempt) -> dict[str, Any]:
         """Return what the agent sends for an attempt, but for its nonce."""
+
+    def sender(self, attempt: Attempt) -> Ref:
+        """Return whose agent sends an attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +86,18 @@ def compose(attempts: Sequence[Attempt], site: Site, patience: float) -> Compose
     # Where no pod of ours is the target (the cluster's own resolver is one), no agent of ours could answer itself.
     itself = controls.self_probes(attempts, site.pod)
     pairs = controls.pairs(attempts, site.pod)
-    sent = [(a.probe.source, site.spec(a)) for a in attempts]
+    sent = [(site.sender(a), site.spec(a)) for a in attempts]
     sent += [(probe.server, _own(site, probe, patience)) for probe in itself]
     sent += [_pass_by(site, pair, patience) for pair in pairs]
-    specs = [{**spec, "attempt": str(at), "nonce": secrets.token_hex(8)} for at, (_, spec) in enumerate(sent)]
+    specs = [_known_by(secrets.token_hex(8), {**spec, "attempt": str(at)}) for at, (_, spec) in enumerate(sent)]
     return Composed(attempts=attempts, itself=itself, pairs=pairs, senders=[ref for ref, _ in sent], specs=specs)
+
+
+def _known_by(nonce: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec with its nonce, also in a header by which a mesh's log may know it."""
+    if "headers" not in spec:
+        return {**spec, "nonce": nonce}
+    return {**spec, "nonce": nonce, "headers": [[name, value.replace(NONCE, nonce)] for name, value in spec["headers"]]}
 
 
 def _own(site: Site, probe: SelfProbe, timeout: float) -> dict[str, Any]:

@@ -21,9 +21,16 @@ class KubeStream:
     """Send attempts every `spacing` seconds until halted; a context manager whose end stops it."""
 
     def __init__(
-        self, links: Mapping[Ref, Link | None], attempts: Sequence[Attempt], specs: Sequence[dict[str, Any]], every: float
+        self,
+        links: Mapping[Ref, Link | None],
+        attempts: Sequence[Attempt],
+        specs: Sequence[tuple[Ref, dict[str, Any]]],
+        every: float,
     ) -> None:
-        """Start at once; from a pod that has no link nothing is sent, and its windows will not be measured."""
+        """Start at once; `specs` come with whose agent sends each.
+
+        From an agent that has no link nothing is sent, and its windows will not be measured.
+        """
         self.spacing = every
         self._attempts = attempts
         self._name = f"stream-{next(_numbers)}"
@@ -32,14 +39,16 @@ class KubeStream:
         self._lock = threading.Lock()
         self._halted = self._stopped = False
         self._timer: threading.Timer | None = None
-        by_source: dict[Ref, list[dict[str, Any]]] = {}
-        for at, (attempt, spec) in enumerate(zip(attempts, specs, strict=True)):
-            by_source.setdefault(attempt.probe.source, []).append({**spec, "attempt": str(at)})
-        self._links = {source: link for source in by_source if (link := links.get(source)) is not None}
+        by_sender: dict[Ref, list[dict[str, Any]]] = {}
+        self._senders: dict[Ref, set[Ref]] = {}  # by client pod: those that send for it share its node's clock
+        for at, (attempt, (sender, spec)) in enumerate(zip(attempts, specs, strict=True)):
+            by_sender.setdefault(sender, []).append({**spec, "attempt": str(at)})
+            self._senders.setdefault(attempt.probe.source, set()).add(sender)
+        self._links = {sender: link for sender in by_sender if (link := links.get(sender)) is not None}
         started = []
-        for source, link in self._links.items():
+        for sender, link in self._links.items():
             link.listen(self._name, self._came)
-            started.append(link.ask("stream", stream=self._name, specs=by_source[source], every=every))
+            started.append(link.ask("stream", stream=self._name, specs=by_sender[sender], every=every))
         _results(started, _ANSWER)
 
     def __enter__(self) -> "KubeStream":
@@ -51,9 +60,14 @@ class KubeStream:
 
     def mark(self) -> Mapping[Ref, float]:
         """Return now on the clock of each client pod's agent; one that cannot be asked is left out."""
-        asked = {source: link.ask("mark") for source, link in self._links.items()}
-        answers = _results(asked.values(), _ANSWER)
-        return {source: answer["now"] for source, answer in zip(asked, answers, strict=True) if answer is not None}
+        asked = {sender: link.ask("mark") for sender, link in self._links.items()}
+        answers = dict(zip(asked, _results(asked.values(), _ANSWER), strict=True))
+        marks = {
+            source: [answer["now"] for sender in senders if (answer := answers.get(sender)) is not None]
+            for source, senders in self._senders.items()
+        }
+        # The earliest: a window that is too long by the difference is never too short.
+        return {source: min(found) for source, found in marks.items() if len(found) == len(self._senders[source])}
 
     def drain(self, wait: float = 0.0) -> Sequence[Observation]:
         """Return what came since the last call, waiting up to `wait` seconds for the first."""

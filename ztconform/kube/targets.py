@@ -7,15 +7,22 @@ from typing import Any
 from ztconform.cluster import Resolver
 from ztconform.controls import request_of
 from ztconform.errors import ClusterError, UsageError
+from ztconform.kube.certificates import Certificates
 from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
 from ztconform.kube.pods import KubePod
+from ztconform.kube.rounds import NONCE
 from ztconform.model import OUTSIDE, Attempt, Probe, Ref
 from ztconform.proof.pins import Pins, search
 from ztconform.proof.plan import service_of
 from ztconform.timeouts import KUBERNETES
 
 _DNS = 53
+# What a client's own proxy would try again by itself, were it not for a header of Envoy's, which it does not pass on
+# (config/http/http_filters/router_filter, x-envoy-max-retries).
+_NO_RETRIES = ["x-envoy-max-retries", "0"]
+_REQUEST_ID = ["x-request-id", NONCE]  # by which a log of Istio's default format knows a request
+_OVER_HTTP = ("http", "http2", "grpc", "websocket")
 Service = Mapping[str, Any]
 
 
@@ -30,7 +37,11 @@ class Targets:
         pod: Callable[[Ref], KubePod | None],
         service: Callable[[Ref], Service],
         nodes: Nodes,
+        certificates: Certificates | None = None,
+        *,
+        request_id: bool = False,
     ) -> None:
+        self._certificates, self._request_id = certificates, request_id
         self._names = names
         self._resolver = resolver
         self._domain = domain
@@ -42,12 +53,22 @@ class Targets:
     def spec(self, attempt: Attempt) -> dict[str, Any]:
         """Return what the agent sends for an attempt, but for its nonce; raises UsageError for what no pod can send."""
         probe = attempt.probe
-        if probe.cert is not None or probe.past_proxy:
+        shows = probe.cert is not None or probe.past_proxy
+        if shows and self._certificates is None:
             raise UsageError(f"row {attempt.row}: no mesh runs here, and so no proxy to pass by and no certificate to show")
+        request = request_of(attempt, KUBERNETES)
+        request["headers"] = [[name, self._names.identities(value)] for name, value in request["headers"]]
         spec: dict[str, Any] = {
-            **request_of(attempt, KUBERNETES),
+            **request,
             **self._address(probe),
         }
+        source = self._pod(probe.source)
+        if self._certificates is not None and source is not None:
+            if probe.cert is not None or probe.kind == "tls":
+                spec["tls"] = self._certificates.tls(probe, source)
+            if probe.kind in _OVER_HTTP:
+                captured = source.workload.meshed and not probe.past_proxy
+                spec["headers"] += [*([_NO_RETRIES] if captured else []), *([_REQUEST_ID] if self._request_id else [])]
         if "name" in spec or probe.kind == "dns":
             spec["search"] = search(self._names.to_real(probe.source.namespace), self._domain)
             spec["resolver"] = [self._resolver.address, _DNS]

@@ -14,6 +14,7 @@ from ztconform.lab.mesh.rbac import applying
 from ztconform.lab.mesh.upstreams import CONNECT_TIMEOUT
 from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.state import State
+from ztconform.mesh.denial import policy_of
 from ztconform.model import Attempt, Cause, Observation, Ref
 
 _READ_LATE = 0.05  # seconds by which an event of the firewall's log may be read after the probe has ended
@@ -111,7 +112,7 @@ def of_remark(state: State, pod: str, rule: str | None, plaintext: bool) -> froz
     """
     found = {"plaintext"} if plaintext else set()
     if rule:
-        found.add(str(attribution.policy_of(rule)))
+        found.add(str(policy_of(rule)))
     elif rule is not None:
         judges = [a.policy for a in state.policies.values() if isinstance(a.policy, AuthorizationPolicy)]
         server = next(p for p in state.pods.values() if str(p.ref) == pod)

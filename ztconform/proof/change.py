@@ -31,6 +31,24 @@ def allow_all(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
     )
 
 
+def mesh_open(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
+    """Return what opens namespaces whose mesh denies by itself, by a STRICT of the whole mesh or a policy that allows nothing."""
+    specs: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("PeerAuthentication", {"mtls": {"mode": "PERMISSIVE"}}),
+        ("AuthorizationPolicy", {"action": "ALLOW", "rules": [{}]}),
+    )
+    return tuple(
+        {
+            "apiVersion": "security.istio.io/v1",
+            "kind": kind,
+            "metadata": {"name": "ztconform-opened", "namespace": namespace},
+            "spec": spec,
+        }
+        for namespace in sorted(set(namespaces))
+        for kind, spec in specs
+    )
+
+
 class Changes:
     """Keep what is in force, so that it can be taken away and put back."""
 
@@ -75,7 +93,10 @@ class Changes:
 
     def open(self, namespaces: Iterable[str]) -> tuple[Manifest, ...]:
         """Apply allow-all policies to these namespaces and return them; they are none of the case's policies."""
+        namespaces = list(namespaces)
         manifests = allow_all(namespaces)
+        if "istio" in self._cluster.facts().dialects:
+            manifests += mesh_open(namespaces)
         self._cluster.perform(Step(apply=manifests))
         return manifests
 

@@ -23,10 +23,29 @@ def with_satellites(case: Case) -> Case:
     def beside(workload: Workload) -> Workload:
         return replace(workload, satellite=True) if workload.ref in sources else workload
 
-    def starting(event: Lifecycle) -> Lifecycle:
-        return event if event.spec is None else replace(event, spec=beside(event.spec))
+    return _each_workload(case, beside)
 
-    topology = replace(case.topology, workloads=tuple(map(beside, case.topology.workloads)))
+
+def with_attackers(case: Case) -> Case:
+    """Return the case with every workload saying what its probes show past its own proxy: pods are prepared for that."""
+    shown: dict[Ref, set[str]] = {}
+    for probe in (row.probe for step in case.steps for row in step.rows):
+        if probe.past_proxy:
+            shown.setdefault(probe.source, set()).add(probe.cert or "")
+
+    def prepared(workload: Workload) -> Workload:
+        return replace(workload, past_proxy=tuple(sorted(shown.get(workload.ref, ()))))
+
+    return _each_workload(case, prepared)
+
+
+def _each_workload(case: Case, change: Callable[[Workload], Workload]) -> Case:
+    """Return the case with every workload changed, those that start later too."""
+
+    def starting(event: Lifecycle) -> Lifecycle:
+        return event if event.spec is None else replace(event, spec=change(event.spec))
+
+    topology = replace(case.topology, workloads=tuple(map(change, case.topology.workloads)))
     steps = tuple(replace(s, lifecycle=tuple(map(starting, s.lifecycle))) for s in case.steps)
     return replace(case, topology=topology, steps=steps)
 

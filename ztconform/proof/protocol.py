@@ -40,7 +40,7 @@ def prove_case(
     lacking = cluster.facts().features.get("outsider", "")
     if lacking:
         case = plan.without_outsiders(case)
-    case = plan.with_satellites(case)
+    case = plan.with_attackers(plan.with_satellites(case))
     kept = False
     try:
         cluster.deploy(case.topology, case.id)

@@ -15,7 +15,7 @@ from ztconform.settings import Settings
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
     from ztconform.kube.helm import Chart
-    from ztconform.kube.profile import FlowLog
+    from ztconform.kube.profile import FlowLog, Mesh
     from ztconform.kube.ready import Goal
 
 Role = Literal["cni", "mesh", "gateway", "identity"]
@@ -83,6 +83,7 @@ class Findings:
     patience: float = 0.0  # seconds until a meshed client shows a denial, where that is later than without a mesh
     notes: tuple[str, ...] = ()  # what a reader must know: an audit mode, a PERMISSIVE mesh default
     flows: "Callable[[Connection], FlowLog] | None" = None
+    mesh: "Mesh | None" = None
 
 
 Step: TypeAlias = Union["Chart", Objects, "Goal"]

@@ -11,19 +11,17 @@ tcp_proxy, with the same start. A source port comes round again after some secon
 """
 
 import ipaddress
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ztconform.lab.mesh.logentry import FORMAT, Address, Entry, Shadow, Side, plain, read
+from ztconform.mesh.denial import Denial, of_connection, of_request, of_upstream, was_denied, was_refused
+from ztconform.mesh.logentry import FORMAT, Address, Entry, Shadow, Side, plain, read
 from ztconform.model import Ref
 
 __all__ = ["FORMAT", "AccessLog", "Denial", "Entry", "Side"]
-
-How = Literal["http-rbac", "http-path", "tcp-rbac", "not-mtls", "client-certificate", "server-certificate"]
 
 _KEPT = 200_000  # entries remembered; more than belong to anything under way
 _LONGEST = 1 << 20  # bytes of a line; Envoy's own limit on headers is far below
@@ -32,23 +30,6 @@ _LONGEST = 1 << 20  # bytes of a line; Envoy's own limit on headers is far below
 _EARLIER, _LATER = 0.05, 2.0
 _APART = 0.05  # seconds within which two connections of one port could be either; the proxy's own clocks agree to microseconds
 _SERVICES = (ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:10:96::/112"))
-
-_DENIED = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]", re.DOTALL)
-_ALERT = "_ALERT_"  # the other side's word; what this side found wrong has none
-_REFUSED = ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denial:
-    """Say that a proxy refused a probe, and how."""
-
-    nonce: str
-    layer: Literal["l7", "mtls"]
-    how: How
-    details: str  # Envoy's words
-    rule: str  # Envoy's name of the rule that refused; "" for an implicit denial and for another layer
-    pod: Ref | None  # whose proxy refused; None where only the other side's alert is known
-    by: Address | None  # where the refusal came from, as the client addressed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +86,7 @@ class AccessLog:
         """Return which proxy refused this probe; None if none did, if nothing is known, or if several could have."""
         inbound, outbound = self._by_nonce.get((True, nonce), ()), self._by_nonce.get((False, nonce), ())
         if inbound:
-            return _of_request(inbound[0], nonce) if len(inbound) == 1 else None
+            return of_request(inbound[0], nonce) if len(inbound) == 1 else None
         sent = self._sent.get(nonce)
         if not outbound and sent is not None:
             if not sent.captured:
@@ -135,7 +116,7 @@ class AccessLog:
     def in_plaintext(self, nonce: str) -> bool | None:
         """Return whether this request was served in plaintext; None if it was not served, or came more than once."""
         entry = _one(self._by_nonce.get((True, nonce), ()))
-        return None if entry is None or _DENIED.fullmatch(entry.details) else not entry.tls
+        return None if entry is None or was_denied(entry) else not entry.tls
 
     def plaintext_callers(self) -> Mapping[Ref, frozenset[str]]:
         """Return by pod the addresses of the clients that it served in plaintext."""
@@ -190,12 +171,10 @@ class AccessLog:
 
     def _through(self, outbound: Entry, nonce: str) -> Denial | None:
         """Follow a captured client's connection to the server, or read what its own proxy has against that."""
-        failure = outbound.upstream_failure
-        if _ALERT in failure:
-            return _denial(nonce, "client-certificate", failure, None, outbound.upstream)
-        if _REFUSED[0] in failure:
-            return _denial(nonce, "server-certificate", failure, outbound.pod, outbound.upstream)
-        if failure or outbound.upstream_local is None or outbound.upstream is None:
+        denial = of_upstream(outbound, nonce)
+        if denial is not None:
+            return denial
+        if outbound.upstream_failure or outbound.upstream_local is None or outbound.upstream is None:
             return None
         return self._of_connections(nonce, outbound.upstream_local, outbound.upstream, outbound.start)
 
@@ -203,39 +182,12 @@ class AccessLog:
         entries = self._connections(inbound=True, remote=remote, local=local, at=at)
         if len({(entry.pod, entry.start) for entry in entries}) != 1:
             return None
-        denials = {denial for denial in (_of_connection(entry, nonce) for entry in entries) if denial is not None}
+        denials = {denial for denial in (of_connection(entry, nonce) for entry in entries) if denial is not None}
         return denials.pop() if len(denials) == 1 else None
 
 
-def _of_request(entry: Entry, nonce: str) -> Denial | None:
-    # By the details and not the status: a denied gRPC call is answered with 200, and an application may send a 403 of its own.
-    denied = _DENIED.fullmatch(entry.details)
-    if denied is not None:
-        return _denial(nonce, "http-rbac", entry.details, entry.pod, entry.local, denied[1])
-    if entry.details == "path_normalization_failed":  # answered with 400: a fragment (CVE-2021-39156), a NUL
-        return _denial(nonce, "http-path", entry.details, entry.pod, entry.local)
-    return None
-
-
-def _of_connection(entry: Entry, nonce: str) -> Denial | None:
-    denied = _DENIED.fullmatch(entry.terminated)
-    if denied is not None:
-        return _denial(nonce, "tcp-rbac", entry.terminated, entry.pod, entry.local, denied[1])
-    if entry.details == "filter_chain_not_found":
-        return _denial(nonce, "not-mtls", entry.details, entry.pod, entry.local)
-    if any(reason in entry.tls_failure for reason in _REFUSED):
-        return _denial(nonce, "client-certificate", entry.tls_failure, entry.pod, entry.local)
-    return None
-
-
-def _denial(nonce: str, how: How, details: str, pod: Ref | None, by: Address | None, rule: str = "none") -> Denial:
-    layer: Literal["l7", "mtls"] = "l7" if how in ("http-rbac", "http-path", "tcp-rbac") else "mtls"
-    return Denial(nonce=nonce, layer=layer, how=how, details=details, rule="" if rule == "none" else rule, pod=pod, by=by)
-
-
 def _served_in_plaintext(entry: Entry) -> bool:
-    refused = entry.tls_failure or entry.terminated or _DENIED.fullmatch(entry.details)
-    return entry.side.startswith("inbound") and bool(entry.chain) and not entry.tls and not refused
+    return entry.side.startswith("inbound") and bool(entry.chain) and not entry.tls and not was_refused(entry)
 
 
 def _one(entries: Sequence[Entry]) -> Entry | None:

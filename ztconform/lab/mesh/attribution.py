@@ -4,19 +4,17 @@
 Joining the entry with a probe is left to the caller.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ztconform.errors import InternalError
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.authorizationpolicy import AuthorizationPolicy
 from ztconform.lab.mesh.rbac import applying
 from ztconform.lab.mesh.view import MeshConfig
+from ztconform.mesh.denial import policy_of
 from ztconform.model import Ref
 
 _DENIED = "rbac_access_denied_matched_policy["
-_RULE = re.compile(r"ns\[([^\[\]]+)\]-policy\[([^\[\]]+)\]-rule\[([0-9]+)\]")
 _NO_RULE = "none"
 
 
@@ -41,11 +39,3 @@ def denial(details: str, pod: LabPod, policies: Iterable[AuthorizationPolicy], c
         return Denial(True, (policy_of(name),))
     selecting = (each for each in applying(pod, policies, config) if each.action == "ALLOW" and not each.dry_run)
     return Denial(False, tuple(each.ref for each in selecting))
-
-
-def policy_of(rule: str) -> Ref:
-    """Return the policy that a rule belongs to, by the name that Istio gives it."""
-    found = _RULE.fullmatch(rule)
-    if not found:
-        raise InternalError(f"the proxy names a rule {rule!r} that is not of the lab's making; please report this")
-    return Ref(found[1], found[2])

@@ -13,11 +13,11 @@ from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.compile import mesh_services, meshed_pods, principal
 from ztconform.lab.mesh.envoy import find
 from ztconform.lab.mesh.resources import Resources, key, resources
-from ztconform.lab.mesh.svid import Authority, Svid
 from ztconform.lab.mesh.tls import BUNDLE, CLIENT_ALPN, CLIENT_ALPN_H2, bundle, identity
 from ztconform.lab.process import Channel
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.state import State
+from ztconform.mesh.svid import Authority, Svid
 from ztconform.model import Probe, Ref
 
 TTL = 3600.0  # seconds for which an SVID lives, where no other is asked for

@@ -7,8 +7,8 @@ Which connection meets which of them is for `inbound` and `outbound`.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ztconform.lab.mesh import logentry
 from ztconform.lab.mesh.view import Normalization
+from ztconform.mesh import logentry
 
 LOG_FILE = "access.log"
 _TYPES = "type.googleapis.com/envoy."

@@ -7,11 +7,11 @@ Certificates are made by `svid`; whose identity a client expects goes with each 
 from typing import Any
 
 from ztconform.lab.mesh.filters import extension, file_source, typed
+from ztconform.mesh import alpn
 
 BUNDLE = "bundle"
-# pilot/pkg/networking/util: what a sidecar offers for HTTP, and what it answers with; a server knows a sidecar by "istio...".
-CLIENT_ALPN = ("istio-http/1.1", "istio", "http/1.1")
-CLIENT_ALPN_H2 = ("istio-h2", "istio", "h2")
+# pilot/pkg/networking/util: what a sidecar offers for HTTP, and what it answers with.
+CLIENT_ALPN, CLIENT_ALPN_H2 = alpn.CLIENT, alpn.CLIENT_H2
 SERVER_ALPN = ("h2", "http/1.1")
 
 
@@ -35,19 +35,19 @@ def downstream(pod: str, directory: str) -> dict[str, Any]:
     )
 
 
-def upstream(pod: str, directory: str, alpn: tuple[str, ...]) -> dict[str, Any]:
+def upstream(pod: str, directory: str, protocols: tuple[str, ...]) -> dict[str, Any]:
     """Return the transport socket of a client; the accounts that it accepts are filter state of each connection."""
     return extension(
         "envoy.transport_sockets.tls",
         "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         max_session_keys=0,
-        common_tls_context=_common(pod, directory, alpn),
+        common_tls_context=_common(pod, directory, protocols),
     )
 
 
-def _common(pod: str, directory: str, alpn: tuple[str, ...]) -> dict[str, Any]:
+def _common(pod: str, directory: str, protocols: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "alpn_protocols": list(alpn),
+        "alpn_protocols": list(protocols),
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
         "tls_certificate_sds_secret_configs": [{"name": pod, "sds_config": file_source(directory, secret_file(pod))}],
         "validation_context_sds_secret_config": {"name": BUNDLE, "sds_config": file_source(directory, secret_file(BUNDLE))},

@@ -84,8 +84,11 @@ def read(line: bytes) -> Entry | None:
         said = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
-        return None
+    return entry(said) if isinstance(said, dict) else None
+
+
+def entry(said: Mapping[str, Any]) -> Entry | None:
+    """Return what the fields of a line say, or None where it says too little: its side, its pod and when it began."""
     side, start = said.get("side"), _number(said.get("start"))
     namespace, _, name = _text(said.get("pod")).partition("/")
     if not (isinstance(side, str) and side in _SIDES and math.isfinite(start) and namespace and name):

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A packet that a client's own proxy lost is joined by its ends, for nobody knows its source port: and by nothing less."""
+
+from typing import Any
+
+import pytest
+
+from ztconform.kube.hubble import tried
+from ztconform.kube.profile import Flight
+
+FLIGHT = Flight(nonce="n1", source="10.0.0.7", targets=frozenset({"10.0.1.9"}), port=8080, since=5.0)
+
+
+def flow(source: str = "10.0.0.7", target: str = "10.0.1.9", port: int = 8080, **more: Any) -> dict[str, Any]:
+    return {
+        "IP": {"source": source, "destination": target},
+        "l4": {"TCP": {"source_port": 41000, "destination_port": port}},
+        **more,
+    }
+
+
+def test_the_latest_drop_between_the_ends_is_taken() -> None:
+    assert flow(uuid="b") == tried([(5.1, flow(uuid="a")), (5.2, flow(uuid="b")), (5.3, flow(port=9090))], FLIGHT)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        (4.9, flow()),
+        (5.1, flow(source="10.0.0.8")),
+        (5.1, flow(target="10.0.1.8")),
+        (5.1, flow(port=9090)),
+        (5.1, {"IP": {"source": "10.0.0.7", "destination": "10.0.1.9"}, "l4": {"UDP": {"destination_port": 8080}}}),
+        (5.1, {}),
+    ],
+)
+def test_a_drop_of_before_or_between_others_is_not(found: tuple[float, dict[str, Any]]) -> None:
+    assert tried([found], FLIGHT) is None

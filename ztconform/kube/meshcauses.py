@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sidecars' words on a round come to: causes that name the case's policies, and remarks on requests that passed.
+
+Reading the logs is left to `proxylog`, and who dropped packets to the CNI's own log.
+"""
+
+from collections.abc import Mapping
+
+from ztconform.kube.pods import KubePod
+from ztconform.kube.policies import Policies
+from ztconform.kube.profile import Flight
+from ztconform.kube.proxylog import ProxyLogs, Sent, Word, unlogged
+from ztconform.mesh.denial import Denial, policy_of
+from ztconform.mesh.logentry import Entry
+from ztconform.model import Attempt, Cause, Observation, Ref
+
+_ALLOW, _DRY_RUN = "ALLOW", "istio.io/dry-run"
+
+
+class Witness:
+    """Speak for the sidecars of one case."""
+
+    def __init__(self, logs: ProxyLogs, policies: Policies, root: str) -> None:
+        """Take the namespace whose policies are in force in all others as `root`."""
+        self._logs = logs
+        self._policies = policies
+        self._root = root
+
+    def causes(
+        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+    ) -> tuple[list[Cause], list[Flight]]:
+        """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
+        asked = [made for a, o in sent.values() if not unlogged(o) and (made := _sent(a, o, pods)) is not None]
+        if not asked:
+            return [], []
+        words = self._logs.words(asked, since)
+        causes = [self._cause(w.denial, pods) for w in words.values() if w.denial is not None]
+        return causes, [_flight(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+
+    def remarks(
+        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+    ) -> Mapping[str, frozenset[str]]:
+        """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
+        asked = [made for a, o in sent.values() if (made := _sent(a, o, pods)) is not None]
+        words = self._logs.words(asked, since)
+        return {nonce: self._remark(word, pods) for nonce, word in words.items() if word.served is not None}
+
+    def _cause(self, denial: Denial, pods: Mapping[Ref, KubePod]) -> Cause:
+        pod = pods.get(denial.pod) if denial.pod is not None else None
+        explicit, named = False, tuple[str, ...]()
+        if denial.layer == "l7" and denial.rule:
+            explicit, named = True, (self._policies.known_as(policy_of(denial.rule)),)
+        elif pod is not None:
+            kind, wanted = ("AuthorizationPolicy", {"action": _ALLOW}) if denial.layer == "l7" else ("PeerAuthentication", {})
+            named = self._policies.speaking_of(pod.real, kind, self._root, wanted, dry_run=False)
+        return Cause(
+            nonce=denial.nonce,
+            layer=denial.layer,
+            policies=named,
+            explicit=explicit,
+            direction="",
+            endpoint=denial.pod,
+            source="access-log",
+        )
+
+    def _remark(self, word: Word, pods: Mapping[Ref, KubePod]) -> frozenset[str]:
+        entry = word.served
+        if entry is None:
+            return frozenset()
+        found = set() if entry.tls else {"plaintext"}
+        rule = _would_deny(entry)
+        if rule:
+            found.add(self._policies.known_as(policy_of(rule)))
+        elif rule is not None and entry.pod in pods:
+            real, wanted = pods[entry.pod].real, {"action": _ALLOW}
+            found |= set(self._policies.speaking_of(real, "AuthorizationPolicy", self._root, wanted, dry_run=True))
+        return frozenset(found)
+
+
+def _would_deny(entry: Entry) -> str | None:
+    """Return the dry-run rule that would have denied, "" where none would have allowed, None where they would have let pass."""
+    denying = next((shadow for shadow in reversed(entry.shadows) if shadow.of != "audit" and shadow.denied), None)
+    return None if denying is None else denying.rule
+
+
+def _sent(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:
+    source = pods.get(attempt.probe.source)
+    servers = tuple(pod for ref in attempt.targets if (pod := pods.get(ref)) is not None and pod.workload.meshed)
+    captured = source is not None and source.workload.meshed and not attempt.probe.past_proxy
+    if attempt.probe.transport != "TCP" or not (servers or captured):
+        return None
+    return Sent(attempt=attempt, observation=observation, client=source if captured else None, servers=servers)
+
+
+def _flight(sent: Sent, since: float) -> Flight:
+    return Flight(
+        nonce=sent.observation.nonce,
+        source=next(iter(sent.client.addresses), "") if sent.client is not None else "",
+        targets=frozenset(address for pod in sent.servers for address in pod.addresses),
+        port=sent.attempt.probe.port,
+        since=since,
+    )

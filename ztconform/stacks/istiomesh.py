@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Istio's sidecars are spoken with: what injects them, how their denials look, and what they can prove.
+
+Their log is read by `istiolog`; whether Istio runs in a cluster, and how it is installed, is left to its component.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ztconform.model import Kind, Manifest, Signature, Stage
+from ztconform.stacks import istiolog
+
+if TYPE_CHECKING:
+    from ztconform.kube.client import Connection
+    from ztconform.kube.profile import Area, Mesh
+
+PROXY, PROXY_UID = "istio-proxy", 1337
+CONNECT_TIMEOUT = "1s"
+
+# Of the chart istiod: every proxy logs in our format, nothing is tried again, and a connection that fails is given up at once.
+MESH_CONFIG: Mapping[str, Any] = {
+    "accessLogFile": "/dev/stdout",
+    "accessLogEncoding": "JSON",
+    "accessLogFormat": json.dumps(istiolog.FORMAT),
+    "connectTimeout": CONNECT_TIMEOUT,
+}
+
+_HTTP: frozenset[Kind] = frozenset({"http", "http2", "websocket"})
+_TCP: frozenset[Kind] = frozenset({"tcp", "tls", "grpc", *_HTTP})
+_TALKING: frozenset[Stage] = frozenset({"tls", "request"})
+_DONE: frozenset[Stage] = frozenset({"done"})
+_RBAC = "RBAC: access denied"
+
+# All of these are logged but an alert, and that nobody else can send: our servers speak no TLS, so that it is their proxy's own.
+SIGNATURES = (
+    # A captured client's own proxy answers for a server that it cannot reach, or that it does not believe.
+    Signature(name="503UF", layer="l34", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
+    Signature(name="403I", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=403, body=_RBAC, caused=True),
+    Signature(
+        name="403I",
+        layer="l7",
+        kinds=frozenset({"grpc"}),
+        signal="answered",
+        stages=_DONE,
+        detail=rf"grpc-status 7.*{_RBAC}",
+        caused=True,
+    ),
+    Signature(name="400", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=400, caused=True),
+    Signature(name="EOF", layer="l7", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
+    Signature(name="RST", layer="mtls", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
+    Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING),
+    Signature(name="503", layer="mtls", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
+)
+
+
+NAMESPACE = "istio-system"
+_CNI = "istio-cni-node"
+
+
+def found(connection: "Connection", namespace: str = NAMESPACE, revision: str = "") -> "Mesh":
+    """Return the mesh whose control plane runs in a namespace, by its own settings; `revision` is "" for the default one.
+
+    Raises ClusterError where it cannot be asked.
+    """
+    import yaml  # noqa: PLC0415 - likewise
+
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    stored = inventory.config_map(connection, namespace, f"istio-{revision}" if revision else "istio") or {}
+    config = yaml.safe_load(stored.get("mesh") or "") or {}
+    redirected = any(daemon_set.name == _CNI for daemon_set in inventory.daemon_sets(connection))
+    return mesh(config, namespace=namespace, revision=revision, cni=redirected)
+
+
+def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str = "", cni: bool = False) -> "Mesh":
+    """Return the mesh of a MeshConfig; `cni` says whether Istio's CNI plugin redirects, and no init container does."""
+    from ztconform.kube.profile import Mesh  # noqa: PLC0415 - the extra may be missing
+
+    return Mesh(
+        name="Istio",
+        trust_domain=str(config.get("trustDomain") or "cluster.local"),
+        root_namespace=str(config.get("rootNamespace") or namespace),
+        namespace_labels={"istio.io/rev": revision} if revision else {"istio-injection": "enabled"},
+        meshed_labels={"sidecar.istio.io/inject": "true"},
+        bare_labels={"sidecar.istio.io/inject": "false"},
+        annotations=_annotations(),
+        svid_annotations=svid_annotations,
+        proxy=PROXY,
+        proxy_uid=PROXY_UID,
+        # istio-init wants NET_ADMIN and NET_RAW, which no level but this admits.
+        pod_security="restricted" if cni else "privileged",
+        objects=objects if config.get("accessLogFile") else with_log,
+        read=istiolog.read,
+        request_id=not istiolog.is_ours(config),
+        unlogged=istiolog.unlogged(config),
+    )
+
+
+def notes(mesh: "Mesh") -> tuple[str, ...]:
+    """Return what a reader must know of how our namespaces are made in this mesh."""
+    found = []
+    if mesh.pod_security != "restricted":
+        found.append(
+            f"namespaces with meshed pods admit {mesh.pod_security} ones, for istio-init wants NET_ADMIN: Istio's CNI plugin "
+            "(chart cni, and pilot.cni.enabled) lifts that; our own containers stay restricted"
+        )
+    if mesh.unlogged:
+        found.append(mesh.unlogged)
+    return tuple(found)
+
+
+def svid_annotations(seconds: int) -> Mapping[str, str]:
+    """Return the annotations of a pod whose proxy is to keep its SVID in files; 0 leaves it the mesh's own lifetime."""
+    from ztconform.kube.profile import SVID_FOLDER, SVID_VOLUME  # noqa: PLC0415 - the extra may be missing
+
+    metadata = {"OUTPUT_CERTS": SVID_FOLDER} | ({"SECRET_TTL": f"{seconds}s"} if seconds else {})
+    mounts = {SVID_VOLUME: {"mountPath": SVID_FOLDER}}
+    return {**_annotations(metadata), "sidecar.istio.io/userVolumeMount": json.dumps(mounts)}
+
+
+def _annotations(metadata: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    # JSON is YAML. The application waits for its proxy where that is no init container, and a pod that ends does not drain.
+    config: dict[str, Any] = {"holdApplicationUntilProxyStarts": True, "terminationDrainDuration": "1s", "concurrency": 1}
+    if metadata:
+        config["proxyMetadata"] = dict(metadata)
+    return {
+        "proxy.istio.io/config": json.dumps(config),
+        "sidecar.istio.io/proxyCPU": "10m",
+        "sidecar.istio.io/proxyMemory": "64Mi",
+    }
+
+
+def objects(area: "Area") -> tuple[Manifest, ...]:
+    """Return how clients are to connect into a namespace: at once or not at all, each request on a connection of its own.
+
+    A pooled connection would carry requests past a policy that its server has heard of since. Where a Service is pinned, its
+    clients demand that account of whoever answers.
+    """
+    pool = {"tcp": {"connectTimeout": CONNECT_TIMEOUT}, "http": {"maxRequestsPerConnection": 1}}
+    own = [_rule("ztconform", f"*.{area.namespace}.svc.{area.domain}", area, {"connectionPool": pool})]
+    for service, identity in area.pinned.items():
+        tls = {"mode": "ISTIO_MUTUAL", "subjectAltNames": [identity]}
+        host = f"{service}.{area.namespace}.svc.{area.domain}"
+        own.append(_rule(f"ztconform-{service}", host, area, {"connectionPool": pool, "tls": tls}))
+    return tuple(own)
+
+
+def with_log(area: "Area") -> tuple[Manifest, ...]:
+    """Return these objects, and one that has the sidecars of a namespace write an access log where their mesh has none."""
+    logging = {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "ztconform", "namespace": area.namespace},
+        # The provider of this name is built in (pkg/config/mesh, DefaultMeshConfig).
+        "spec": {"accessLogging": [{"providers": [{"name": "envoy"}]}]},
+    }
+    return (*objects(area), logging)
+
+
+def _rule(name: str, host: str, area: "Area", policy: Mapping[str, Any]) -> Manifest:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": name, "namespace": area.namespace},
+        "spec": {"host": host, "trafficPolicy": dict(policy)},
+    }
+
+
+def features(mesh: "Mesh") -> Mapping[str, str]:
+    """Return what a ready mesh of sidecars adds to what a stack can prove, each with "" or the reason why not."""
+    dry_run = "Istio's default log format leaves out what a dry run would deny: set MeshConfig.accessLogFormat as our stacks do"
+    return {
+        "mtls": mesh.unlogged,
+        "l7-authz": mesh.unlogged,
+        "identity": "",
+        "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
+        "svid-rotation": "the renewal of identities is not driven on real clusters yet",
+    }
