@@ -136,3 +136,7 @@ def test_a_mesh_whose_log_is_not_known_proves_no_denial() -> None:
     own, default = istiomesh.features(MESH), istiomesh.features(istiomesh.mesh({}))
     assert ("", "", "") == (own["mtls"], own["l7-authz"], own["authorization-dry-run"])
     assert ("", True) == (default["mtls"], bool(default["authorization-dry-run"]))
+
+
+def test_a_refusal_is_believed_only_with_a_cause_but_for_the_alert_that_nobody_else_can_send() -> None:
+    assert ["TLS"] == [signature.name for signature in istiomesh.SIGNATURES if not signature.caused]
