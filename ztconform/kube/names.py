@@ -14,7 +14,6 @@ from ztconform.model import OUTSIDE, Manifest, Ref
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _LONGEST = 63
-_LOCAL = "cluster.local"  # what Istio reads as its own trust domain, whatever that is called
 _OF_SPIFFE = re.compile(r"((?:^|/)ns/)([^/]+)(/sa/)")
 
 
@@ -44,16 +43,6 @@ class Names:
             metadata["namespace"] = self.to_real(str(metadata["namespace"]))
         return {**renamed, "metadata": metadata}
 
-    def identities(self, text: str) -> str:
-        """Return a text with the namespace of every SPIFFE ID in it as it is in the cluster."""
-        return _OF_SPIFFE.sub(lambda found: f"{found[1]}{self.to_real(found[2])}{found[3]}", text)
-
-    def identity(self, spiffe_id: str, trust_domain: str) -> str:
-        """Return the identity that a server saw as the case says it, where "cluster.local" is the mesh's own trust domain."""
-        if spiffe_id.startswith(f"spiffe://{trust_domain}/"):
-            spiffe_id = f"spiffe://{_LOCAL}{spiffe_id[len('spiffe://') + len(trust_domain) :]}"
-        return _OF_SPIFFE.sub(lambda found: f"{found[1]}{self.to_case(found[2])}{found[3]}", spiffe_id)
-
     def _source(self, key: str, value: str) -> str:
         """Return one value of an AuthorizationPolicy's source field: a principal, a namespace, or a namespace's account."""
         if key in ("namespaces", "notNamespaces"):
@@ -61,7 +50,7 @@ class Names:
         if key in ("serviceAccounts", "notServiceAccounts"):
             namespace, slash, account = value.rpartition("/")
             return f"{self.to_real(namespace)}{slash}{account}"
-        return self.identities(value)
+        return _OF_SPIFFE.sub(lambda found: f"{found[1]}{self.to_real(found[2])}{found[3]}", value)
 
     def _walk(self, value: Any) -> Any:
         if isinstance(value, Mapping):
