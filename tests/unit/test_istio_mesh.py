@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from ztconform.errors import ClusterError
+from ztconform.errors import ClusterError, UsageError
 from ztconform.kube import meshpods, objects
 from ztconform.kube.labels import Labels
+from ztconform.kube.making import Maker, Surroundings
+from ztconform.kube.names import Names
+from ztconform.kube.nodes import Nodes
 from ztconform.kube.profile import SVID_FOLDER, SVID_VOLUME, Area
-from ztconform.model import Port, Ref, Workload
+from ztconform.model import Port, Ref, Topology, Workload
 from ztconform.settings import PodOptions
 from ztconform.stacks import istiomesh
 
@@ -136,3 +139,44 @@ def test_a_mesh_whose_log_is_not_known_proves_no_denial() -> None:
     own, default = istiomesh.features(MESH), istiomesh.features(istiomesh.mesh({}))
     assert ("", "", "") == (own["mtls"], own["l7-authz"], own["authorization-dry-run"])
     assert ("", True) == (default["mtls"], bool(default["authorization-dry-run"]))
+
+
+def test_a_refusal_is_believed_only_with_a_cause_but_for_the_alert_that_nobody_else_can_send() -> None:
+    assert ["TLS"] == [signature.name for signature in istiomesh.SIGNATURES if not signature.caused]
+
+
+def test_only_a_namespace_with_meshed_pods_is_labelled_for_injection_and_its_user_may_label_it_otherwise() -> None:
+    nodes = Nodes(used=("n",), left_out={}, addresses={}, pod_networks={})
+    bare = Workload(ref=Ref("other", "bare"))
+    topology = Topology(namespaces={"shop": {}, "other": {}}, workloads=(ATTACKER, bare))
+
+    def made(name: str, **labels: str) -> dict[str, str]:
+        options = PodOptions(namespace_labels={key.replace("_", "-"): value for key, value in labels.items()})
+        around = Surroundings(nodes=nodes, labels=LABELS, options=options, mesh=MESH)
+        return dict(Maker(around, Names()).namespace(name, {}, topology)["metadata"]["labels"])
+
+    assert ("enabled", "disabled") == (
+        made("shop")["istio-injection"],
+        made("shop", istio_injection="disabled")["istio-injection"],
+    )
+    assert "istio-injection" not in made("other")
+    enforced = "pod-security.kubernetes.io/enforce"
+    assert ("privileged", "restricted") == (made("shop")[enforced], made("other")[enforced])
+
+
+def test_an_impostor_runs_under_the_account_whose_certificate_it_holds() -> None:
+    around = Surroundings(
+        nodes=Nodes(used=("n",), left_out={}, addresses={}, pod_networks={}), labels=LABELS, options=PodOptions(), mesh=MESH
+    )
+    impostor = Workload(ref=Ref("shop", "impostor"), service_account="payment", svid_account="impostor", meshed=True)
+    maker, topology = Maker(around, Names()), Topology(namespaces={"shop": {}}, workloads=(impostor,))
+    accounts = {o["metadata"]["name"] for o in maker.beside(topology) if o["kind"] == "ServiceAccount"}
+    assert {"payment", "impostor"} == accounts
+    assert ["impostor"] == [pod["spec"]["serviceAccountName"] for _, pod in maker.pods(impostor, 0, "")]
+
+
+def test_where_no_mesh_runs_nothing_is_created_for_a_meshed_workload() -> None:
+    nodes = Nodes(used=("n",), left_out={}, addresses={}, pod_networks={})
+    maker = Maker(Surroundings(nodes=nodes, labels=LABELS, options=PodOptions()), Names())
+    with pytest.raises(UsageError, match="no mesh runs here"):
+        maker.beside(Topology(namespaces={"shop": {}}, workloads=(ATTACKER,)))

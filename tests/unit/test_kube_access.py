@@ -131,3 +131,12 @@ def test_a_group_whose_program_is_down_is_not_taken_for_one_that_is_not_there(
     cluster = serving({"/apis": {"groups": [offered("projectcalico.org", "v3")]}, "/apis/projectcalico.org/v3": 503})
     ours = ["networkpolicies", "globalnetworkpolicies", "stagednetworkpolicies", "stagedglobalnetworkpolicies"]
     assert ours == [kind.resource for kind in kinds.served(cluster)]
+
+
+@pytest.mark.parametrize(("group", "needed"), [("security.istio.io", True), ("cilium.io", False)])
+def test_what_stands_beside_meshed_pods_is_needed_where_istio_runs_alone(
+    group: str, needed: bool, serving: Callable[[dict[str, object]], Connection]
+) -> None:
+    known = resources(authorizationpolicies="AuthorizationPolicy", ciliumnetworkpolicies="CiliumNetworkPolicy")
+    cluster = serving({"/apis": {"groups": [offered(group, "v1")]}, f"/apis/{group}/v1": known})
+    assert needed == ({"destinationrules.networking.istio.io"} <= {need.name for need in access.needs(cluster)})

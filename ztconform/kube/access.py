@@ -59,12 +59,22 @@ ALWAYS = (
 )
 
 
+# Beside the policies of Istio what stands with meshed pods: it goes with its namespace.
+_WITH_ISTIO = "security.istio.io"
+ISTIO = (
+    Need(group="networking.istio.io", resource="destinationrules", verbs=("create", "get", "patch")),
+    Need(group="telemetry.istio.io", resource="telemetries", verbs=("create", "get", "patch")),
+)
+
+
 def needs(connection: Connection) -> tuple[Need, ...]:
     """Return what a run needs on this cluster, of its kinds of policy those that it serves.
 
     Raises ClusterError.
     """
-    return (*ALWAYS, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in kinds.served(connection)))
+    served = kinds.served(connection)
+    meshed = ISTIO if any(kind.group == _WITH_ISTIO for kind in served) else ()
+    return (*ALWAYS, *meshed, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in served))
 
 
 def missing(connection: Connection, wanted: Sequence[Need]) -> list[Need]:

@@ -9,6 +9,7 @@ import json
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from time import monotonic
 from typing import Any
 
@@ -130,13 +131,13 @@ class HubbleLog:
 
 def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], flight: Flight) -> Mapping[str, Any] | None:
     """Return the latest flow between the ends of a flight, of flows with the instant when each came, the oldest first."""
-    for came, flow in reversed(recent):
-        if came < flight.since:
-            break
-        ends, port = flow.get("IP") or {}, ((flow.get("l4") or {}).get("TCP") or {}).get("destination_port")
-        if ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port:
-            return flow
-    return None
+    fresh = takewhile(lambda each: each[0] >= flight.since, reversed(recent))
+    return next((flow for _, flow in fresh if _is_between(flow, flight)), None)
+
+
+def _is_between(flow: Mapping[str, Any], flight: Flight) -> bool:
+    ends, port = flow.get("IP") or {}, ((flow.get("l4") or {}).get("TCP") or {}).get("destination_port")
+    return bool(ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port)
 
 
 def _of_probe(observation: Observation) -> _Key | None:

@@ -41,10 +41,11 @@ class Maker:
         mesh = self.around.mesh if any(w.meshed and w.ref.namespace == name for w in topology.workloads) else None
         return objects.namespace(
             self.names.to_real(name),
-            {**(mesh.namespace_labels if mesh is not None else {}), **declared},
+            declared,
             self.around.labels,
             self.around.options,
             level=meshpods.pod_security(mesh),
+            of_mesh=mesh.namespace_labels if mesh is not None else {},
         )
 
     def beside(self, topology: Topology) -> list[objects.Object]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ztconform.kube.certificates import Certificates
+from ztconform.kube.identities import in_case
 from ztconform.kube.meshcauses import Witness
 from ztconform.kube.names import Names
 from ztconform.kube.pods import KubePod
@@ -29,7 +30,7 @@ class Meshing:
         if log is None:
             return None
         domain = self._mesh.trust_domain
-        return [s if s.identity is None else replace(s, identity=self._names.identity(s.identity, domain)) for s in log]
+        return [s if s.identity is None else replace(s, identity=in_case(s.identity, self._names, domain)) for s in log]
 
 
 def sender(attempt: Attempt, source: KubePod | None, past: Mapping[tuple[Ref, str], KubePod]) -> Ref:

@@ -14,8 +14,6 @@ from ztconform.kube.renaming import own_name, renamed
 from ztconform.model import OUTSIDE, Manifest, Ref
 
 _LONGEST = 63
-_LOCAL = "cluster.local"  # what Istio reads as its own trust domain, whatever that is called
-_OF_SPIFFE = re.compile(r"((?:^|/)ns/)([^/]+)(/sa/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +46,6 @@ class Names:
             return f"{self.to_case(namespace)}/{name}"
         return name.removesuffix(own_name("", self.suffix)) if self.suffix else name
 
-    def identities(self, text: str) -> str:
-        """Return a text with the namespace of every SPIFFE ID in it as it is in the cluster."""
-        return _OF_SPIFFE.sub(lambda found: f"{found[1]}{self.to_real(found[2])}{found[3]}", text)
-
-    def identity(self, spiffe_id: str, trust_domain: str) -> str:
-        """Return the identity that a server saw as the case says it, where "cluster.local" is the mesh's own trust domain."""
-        if spiffe_id.startswith(f"spiffe://{trust_domain}/"):
-            spiffe_id = f"spiffe://{_LOCAL}{spiffe_id[len('spiffe://') + len(trust_domain) :]}"
-        return _OF_SPIFFE.sub(lambda found: f"{found[1]}{self.to_case(found[2])}{found[3]}", spiffe_id)
 
 
 def private(namespaces: Mapping[str, Any], suffix: str) -> Names:

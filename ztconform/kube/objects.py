@@ -8,6 +8,7 @@ have a namespace of their own. Creating the objects is left to `deploying`.
 import base64
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ztconform.agent.wire import HEALTH_PORT
@@ -34,13 +35,22 @@ def privileged() -> Mapping[str, str]:
 
 
 def namespace(
-    name: str, declared: Mapping[str, str], labels: Labels, options: PodOptions, *, level: str = "restricted"
+    name: str,
+    declared: Mapping[str, str],
+    labels: Labels,
+    options: PodOptions,
+    *,
+    level: str = "restricted",
+    of_mesh: Mapping[str, str] = MappingProxyType({}),
 ) -> Object:
-    """Return a namespace; what the topology declares of its labels wins over everything but what makes it ours."""
+    """Return a namespace; what the topology declares of its labels wins over everything but what makes it ours.
+
+    `level` is the Pod Security level that it enforces; what its user labels it with wins over the labels `of_mesh`.
+    """
     psa = {f"{_PSA}/{mode}": level for mode in ("enforce", "warn")}
     metadata = {
         "name": name,
-        "labels": {**psa, **options.namespace_labels, **declared, **labels.ours()},
+        "labels": {**psa, **of_mesh, **options.namespace_labels, **declared, **labels.ours()},
         "annotations": dict(options.namespace_annotations),
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}

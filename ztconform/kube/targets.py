@@ -8,6 +8,7 @@ from ztconform.cluster import Resolver
 from ztconform.controls import request_of
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube.certificates import Certificates
+from ztconform.kube.identities import in_cluster
 from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
 from ztconform.kube.pods import KubePod
@@ -57,7 +58,7 @@ class Targets:
         if shows and self._certificates is None:
             raise UsageError(f"row {attempt.row}: no mesh runs here, and so no proxy to pass by and no certificate to show")
         request = request_of(attempt, KUBERNETES)
-        request["headers"] = [[name, self._names.identities(value)] for name, value in request["headers"]]
+        request["headers"] = [[name, in_cluster(value, self._names)] for name, value in request["headers"]]
         spec: dict[str, Any] = {
             **request,
             **self._address(probe),

@@ -34,8 +34,10 @@ _RBAC = "RBAC: access denied"
 
 # All of these are logged but an alert, and that nobody else can send: our servers speak no TLS, so that it is their proxy's own.
 SIGNATURES = (
-    # A captured client's own proxy answers for a server that it cannot reach, or that it does not believe.
+    # A captured client's own proxy answers for a server that it cannot reach, or closes; on a busy node too late for its client.
     Signature(name="503UF", layer="l34", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
+    Signature(name="RST", layer="l34", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
+    Signature(name="DROP", layer="l34", kinds=_TCP, signal="timeout", stages=frozenset[Stage]({"request"}), caused=True),
     Signature(name="403I", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=403, body=_RBAC, caused=True),
     Signature(
         name="403I",
@@ -50,6 +52,7 @@ SIGNATURES = (
     Signature(name="EOF", layer="l7", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
     Signature(name="RST", layer="mtls", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
     Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING),
+    # ... or that it does not believe.
     Signature(name="503", layer="mtls", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
 )
 
