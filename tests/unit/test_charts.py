@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every chart of every listed stack renders with our values, to the pinned images, and to workloads with the labels we know.
 
-ZTC_TEST_<KEY>_CHART names a chart (ZTC_TEST_ISTIOD_CHART for istiod ...), released or its source; without it a test says that it did
-not render. ZTC_TEST_GOLDEN=write writes the files below data/objects anew from what was rendered.
+ZTC_TEST_<KEY>_CHART names a chart (ZTC_TEST_ISTIOD_CHART for istiod ...), released or its source; without it a test says that it
+did not render. ZTC_TEST_GOLDEN=write writes the files below data/objects anew from what was rendered.
 """
 
 from collections.abc import Mapping

@@ -200,8 +200,8 @@ def stacks(*, stack: str | None, images: bool, **given: Any) -> int:
 def matrix(*, stacks: tuple[str, ...], report: Path | None) -> int:
     """Prove the catalogue's requirements on one STACK after the other, whatever becomes of the one before.
 
-    Whatever stands behind -- goes to each `ztconform run`. Exits with 1 if anything is violated or inconclusive, with 3 if a stack
-    could not be provisioned or run.
+    Whatever stands behind -- goes to each `ztconform run`. Exits with 1 if anything is violated or inconclusive, with 3 if a
+    stack could not be provisioned or run.
     """
     from ztconform.cli import matrix
 
