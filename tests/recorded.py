@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An API server of recorded objects, all of them ready: for stacks that no test can run, and that are to be known all the same.
 
-What was recorded, and from where, stands in each file of unit/data/objects. It answers reads alone.
+What was recorded, and from where, stands in each file of unit/data/objects. What is written to it is kept, and changes nothing.
 """
 
 import json
@@ -22,6 +22,10 @@ OBJECTS = Path(__file__).parent / "unit" / "data" / "objects"
 Object = dict[str, Any]
 
 _PLURALS = {"NetworkPolicy": "networkpolicies", "TigeraStatus": "tigerastatuses", "StagedNetworkPolicy": "stagednetworkpolicies"}
+_RESOURCES = {
+    "/api/v1": [("namespaces", "Namespace", False), ("configmaps", "ConfigMap", True), ("secrets", "Secret", True)],
+    "/apis/cilium.io/v2": [("ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicy", False)],
+}
 _ALWAYS = {("/apis/apps/v1", plural) for plural in ("daemonsets", "deployments", "statefulsets")} | {
     ("/api/v1", plural) for plural in ("pods", "nodes", "events")
 }
@@ -54,8 +58,12 @@ def node(*ranges: str, **annotations: str) -> Object:
 
 
 @contextmanager
-def serving(there: Iterable[Object], forbidden: Callable[[str], bool] = lambda path: False) -> Iterator[Connection]:
-    """Yield a connection to a server that has these objects, and refuses to show paths."""
+def serving(
+    there: Iterable[Object],
+    forbidden: Callable[[str], bool] = lambda path: False,
+    written: list[tuple[str, str, Object]] | None = None,
+) -> Iterator[Connection]:
+    """Yield a connection to a server that has these objects, refuses paths, and keeps method, path and body of each write."""
     known = [_ready(one) for one in there]
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,6 +82,32 @@ def serving(there: Iterable[Object], forbidden: Callable[[str], bool] = lambda p
             self.end_headers()
             self.wfile.write(body)
 
+        def do_PATCH(self) -> None:
+            self._write(200)
+
+        def do_POST(self) -> None:
+            """Create an object, unless one of its name is there."""
+            self._write(201)
+
+        def _write(self, code: int) -> None:
+            body = yaml.safe_load(self.rfile.read(int(self.headers["Content-Length"])))
+            path = urlparse(self.path).path
+            target = path if self.command == "PATCH" else f"{path}/{body['metadata']['name']}"
+            if forbidden(target):
+                code, found = 403, {"kind": "Status", "message": "no"}
+            elif self.command == "POST" and any(_path(one) == target for one in known):
+                code, found = 409, {"kind": "Status", "message": "there already"}
+            else:
+                found = {**body, "metadata": {"uid": "1", **body["metadata"]}}
+                if written is not None:
+                    written.append((self.command, target, body))
+            said = json.dumps(found).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -91,6 +125,8 @@ def _answer(known: list[Object], path: str, query: Mapping[str, list[str]]) -> O
             "major": "1", "minor": "35", "gitVersion": "v1.35.8", "gitCommit": "", "gitTreeState": "", "buildDate": "",
             "goVersion": "", "compiler": "", "platform": "",
         }  # fmt: skip
+    if path in _RESOURCES:
+        return {"resources": [{"name": name, "kind": kind, "namespaced": own} for name, kind, own in _RESOURCES[path]]}
     for one in known:
         if path == _path(one):
             return one
