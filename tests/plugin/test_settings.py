@@ -94,6 +94,21 @@ def test_files_are_found_from_where_pytest_was_started(read: Read, pytester: pyt
     assert here / "kubeconfig" == read("--ztc-context=c", "--ztc-kubeconfig=kubeconfig").kubeconfig
 
 
+def test_a_charts_version_and_repository_are_of_one_component_each_also_in_the_ini(read: Read) -> None:
+    found = read(
+        "--ztc-chart-version=istiod=1.31.0-rc.0",
+        "--ztc-chart-version=calico=v3.32.1",
+        "--ztc-chart-repository=istiod=oci://ghcr.io/istio/charts",
+    )
+    assert {"istiod": "1.31.0-rc.0", "calico": "v3.32.1"} == found.chart_versions
+    assert {"istiod": "oci://ghcr.io/istio/charts"} == found.chart_repositories
+    ini = "ztc_chart_version =\n  spire=0.30.0\nztc_chart_repository =\n  spire=https://mirror.example/charts"
+    assert ({"spire": "0.30.0"}, {"spire": "https://mirror.example/charts"}) == (
+        (found := read(ini=ini)).chart_versions,
+        found.chart_repositories,
+    )
+
+
 def test_the_ini_says_the_same_from_its_own_folder_and_the_command_line_replaces_it(
     read: Read, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +140,14 @@ def test_what_is_for_a_new_cluster_may_stand_in_the_ini_of_one_that_is_there(rea
         (["--ztc-chart=chart"], "--ztc-chart chart: give COMPONENT=DIR"),
         (["--ztc-chart==chart"], "--ztc-chart =chart: give COMPONENT=DIR"),
         (["--ztc-chart=cni=gone"], "--ztc-chart gone: no such file or folder"),
+        (["--ztc-chart-version=istiod"], "--ztc-chart-version istiod: give COMPONENT=VERSION"),
+        (["--ztc-chart-version=istiod=1.x"], "--ztc-chart-version istiod=1.x: give an exact version, such as 1.2.3"),
+        (["--ztc-chart-version=istiod=>=1.2.3"], "--ztc-chart-version istiod=>=1.2.3: give an exact version, such as 1.2.3"),
+        (
+            ["--ztc-chart-repository=istiod=charts"],
+            "--ztc-chart-repository istiod=charts: give a URL that begins with https:// or oci://",
+        ),
+        (["--ztc-context=c", "--ztc-chart-version=a=1.2.3"], "--ztc-chart-version is for a cluster that ztconform makes; *"),
         (["--ztc-values=cni=below"], "--ztc-values below: is a folder; name a file"),
         (["--ztc-values=a=values.yaml"] * 2, "--ztc-values a=values.yaml: a is given twice"),
         (["--ztc-node-selector=zone"], "--ztc-node-selector zone: give KEY=VALUE"),

@@ -3,6 +3,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -238,25 +239,82 @@ class _Stack:
 
 
 @pytest.mark.parametrize(
-    ("broken", "args", "code"),
+    ("broken", "args", "said", "code"),
     [
-        ((), (), 0),
-        (("lab",), (), 3),
-        (("mock",), (), 0),
-        (("mock",), ("--stack", "mock"), 3),
-        (("mock",), ("--stack", "lab"), 0),
-        (("lab",), ("--stack", "mock"), 3),
+        ((), (), ("lab", "mock"), 0),
+        (("lab",), (), ("lab", "mock"), 3),
+        (("mock",), (), ("lab", "mock"), 0),
+        (("mock",), ("--stack", "mock"), ("mock",), 3),
+        (("mock",), ("--stack", "lab"), ("lab",), 0),
+        (("lab",), ("--stack", "mock"), ("mock",), 0),
     ],
 )
-def test_doctor_says_of_each_stack_whether_it_can_run_and_is_red_for_the_lab_and_the_chosen_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...], args: tuple[str, ...], code: int
+def test_doctor_says_of_each_stack_whether_it_can_run_and_is_red_for_the_lab_or_the_one_that_is_named(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: tuple[str, ...],
+    args: tuple[str, ...],
+    said: tuple[str, ...],
+    code: int,
 ) -> None:
     error = ClusterError("no user namespaces: type x")
     monkeypatch.setattr(stacks, "names", lambda: ("lab", "mock"))
     monkeypatch.setattr(stacks, "find", lambda name: _Stack(name, error if name in broken else None))
     got, out, _ = run("doctor", *args)
-    said = [f"{n}: cannot run here: {error}" if n in broken else f"{n}: can run here" for n in ("lab", "mock")]
-    assert (code, said) == (got, out.splitlines()[1:])
+    lines = [f"{n}: cannot run here: {error}" if n in broken else f"{n}: can run here" for n in said]
+    assert (code, lines) == (got, [line for line in out.splitlines()[1:] if not line.startswith("charts were not looked for")])
+
+
+def test_doctor_looks_at_each_thing_that_a_stack_needs_and_leaves_out_what_hangs_on_another(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Docker, no kind, no helm
+    code, out, err = run("doctor", "--stack", "cilium:wireguard")
+    lines = dict(line.split(": ", 1) for line in out.splitlines()[1:])
+    assert (3, "") == (code, err)
+    assert "cannot run here" == lines.pop("cilium:wireguard")
+    assert lines["docker"].startswith("CANNOT RUN: docker is not on the PATH, and kind needs it: install Docker")
+    assert lines["helm"].startswith("CANNOT RUN: helm is not on the PATH: install it")
+    wanting = {name: line for name, line in lines.items() if line.startswith("not looked at")}
+    assert {
+        "kind": "not looked at, for want of docker",
+        "cgroup": "not looked at, for want of kind",
+        "memory": "not looked at, for want of kind",
+        "inotify": "not looked at, for want of kind",
+        "kernel VXLAN": "not looked at, for want of docker",
+        "kernel WireGuard": "not looked at, for want of docker",
+        "chart cilium": "not looked at, for want of helm",
+    } == wanting
+    assert {"packages", "options", "ports"} == lines.keys() - wanting.keys() - {"docker", "helm"}
+
+
+def test_doctor_finds_a_port_that_is_taken(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "kind.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(
+            f"kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {{apiServerPort: {port}}}\n", encoding="utf-8"
+        )
+        _, out, _ = run("doctor", "--stack", "kindnet", "--kind-config", str(config))
+    assert [f"ports: CANNOT RUN: port {port} of 127.0.0.1, which the kind configuration takes, cannot be had"] == [
+        line.partition(" (")[0] for line in out.splitlines() if line.startswith("ports")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("doctor", "--stack", "cilium", "--chart", "cilium"), "ztconform: --chart cilium: give COMPONENT=..."),
+        (("stacks", "--images"), "Error: --images needs the name of a stack"),
+        (("stacks", "--images", "lab"), "ztconform: --images lab: the lab runs from no image"),
+        (("stacks", "--images", "custom"), "ztconform: --images custom: its CNI is yours"),
+        (("stacks", "calico+cilium"), "ztconform: no stack is called 'calico+cilium': a stack has one CNI; "),
+    ],
+)
+def test_a_mistake_about_a_stack_is_one_line_and_two(run: Run, args: tuple[str, ...], line: str) -> None:
+    code, out, err = run(*args)
+    assert (2, "") == (code, out)
+    assert err.splitlines()[-1].startswith(line)
 
 
 def test_doctor_knows_only_stacks_that_there_are(run: Run) -> None:
@@ -266,9 +324,31 @@ def test_doctor_knows_only_stacks_that_there_are(run: Run) -> None:
     assert 1 == len(err.splitlines())
 
 
-def test_stacks_lists_every_stack_with_what_it_is(run: Run) -> None:
+def test_stacks_lists_every_stack_with_what_it_is_and_below_it_what_it_needs_and_can_prove(run: Run) -> None:
     code, out, _ = run("stacks")
-    assert (0, list(stacks.names())) == (code, [line.split()[0] for line in out.splitlines()])
+    heads = [line.split()[0] for line in out.splitlines()[:-1] if not line.startswith(" ")]
+    needs = [line for line in out.splitlines() if line.startswith("    needs ")]
+    assert (0, list(stacks.names())) == (code, heads)
+    assert len(stacks.names()) - 2 == len(needs)  # the lab needs nothing, and of custom nothing is known
+    assert "    needs 3072 MiB, VXLAN and WireGuard in the kernel, 6 images; can prove 15 of 78 requirements" in needs
+
+
+def test_of_one_stack_everything_is_told_and_every_feature_is_there_or_has_its_reason(run: Run) -> None:
+    code, out, _ = run("stacks", "calico+gateway+istio")
+    assert (0, "calico+istio+gateway") == (code, out.split()[0])
+    lacks = {line.split()[1].rstrip(":") for line in out.splitlines() if line.startswith("lacks ")}
+    assert {"mtls", "egress-gateway", "staged-policy"} <= lacks
+    assert "l34" not in lacks
+    assert " N01 " in out
+
+
+def test_the_images_of_a_stack_are_printed_one_a_line_and_as_a_mirror_calls_them(run: Run) -> None:
+    code, out, _ = run("stacks", "--images", "cilium+linkerd", "--image-registry", "mirror.example/")
+    lines = out.splitlines()
+    assert 0 == code
+    assert "mirror.example/cilium/cilium:v1.19.6" in lines
+    assert "mirror.example/linkerd/proxy:edge-26.8.3" in lines
+    assert [] == [line for line in lines if " " in line or ":" not in line]
 
 
 def test_sweep_has_nothing_to_do_for_the_lab(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -301,7 +381,7 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=_checkout())
     loaded = {name.split(".")[0] for name in done.stderr.split()}
     assert set() == loaded & {"pytest", "_pytest", "yaml", "jsonschema", "rich", "filelock", "ctypes", "kubernetes"}
-    for command in ("run", "verify", "doctor", "stacks", "sweep"):
+    for command in ("run", "verify", "doctor", "stacks", "matrix", "sweep"):
         assert command in done.stdout
 
 

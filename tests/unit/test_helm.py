@@ -21,6 +21,11 @@ def test_a_public_chart_is_named_with_its_repository_and_version() -> None:
     assert "https://helm.example cilium 1.2.3" == str(PUBLIC)
 
 
+def test_a_chart_of_an_oci_registry_is_named_by_its_whole_address() -> None:
+    chart = Chart(component="istiod", namespace="a", name="istiod", repository="oci://ghcr.io/istio/charts/", version="1.30.3")
+    assert ["oci://ghcr.io/istio/charts/istiod", "--version", "1.30.3"] == list(chart.source)
+
+
 def test_a_chart_of_the_users_stands_in_its_place(tmp_path: Path) -> None:
     assert [str(tmp_path)] == list(own(tmp_path).source)
 

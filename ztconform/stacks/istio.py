@@ -33,8 +33,14 @@ CRDS = (
 HUB = "docker.io/istio"
 TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
 NOT_YET = "meshed pods on Kubernetes are not probed yet"
-_CONNECT = 1.0  # seconds until a sidecar answers for a server that it cannot reach
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
+
+MESH_CONFIG: Mapping[str, Any] = {
+    "accessLogFile": "/dev/stdout",
+    "accessLogEncoding": "JSON",
+    "connectTimeout": "1s",  # until a sidecar answers for a server that it cannot reach
+    "defaultHttpRetryPolicy": {"attempts": 0},  # a request that is denied is to be seen denied once, and not three times
+}
 
 
 class Istio:
@@ -153,14 +159,7 @@ def istiod_values(stack: Composition, settings: Settings) -> Mapping[str, Any]:
         **_global(settings),
         "autoscaleEnabled": False,
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
-        "meshConfig": {
-            "accessLogFile": "/dev/stdout",
-            "accessLogEncoding": "JSON",
-            "connectTimeout": f"{_CONNECT:.0f}s",
-            "defaultConfig": {"proxyMetadata": {"SECRET_TTL": lives}},
-            # A request that is denied is to be seen denied once, and not three times.
-            "defaultHttpRetryPolicy": {"attempts": 0},
-        },
+        "meshConfig": {**MESH_CONFIG, "defaultConfig": {"proxyMetadata": {"SECRET_TTL": lives}}},
     }
 
 
