@@ -64,8 +64,7 @@ class Workload:
     # A prober with the same labels and account on the node where the workload is not, never ready and so never an endpoint:
     # with it every denial is probed from the same node and across nodes.
     satellite: bool = False
-    # Certificates that its probes show past its own proxy, as `Probe.cert` has them, "" for plaintext; none: no probe does.
-    past_proxy: tuple[str, ...] = ()
+    past_proxy: tuple[str, ...] = ()  # the certificates that its probes show past its own proxy, as in `Probe.cert`; "": none
     fixed_address: str = ""  # an outsider's IPv4 address where it stands in for a well-known one (cloud metadata)
 
 

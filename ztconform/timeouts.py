@@ -24,5 +24,9 @@ LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, s
 # of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
 KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)
 
-# A client's own proxy answers for a server that it cannot reach once its connect timeout of 1 s is over, and not before.
-KUBERNETES_MESH = replace(KUBERNETES, denied=2.0)
+_AFTER = 1.0  # seconds that a proxy's answer has on top of the proxy's own patience
+
+
+def behind_proxy(patience: float) -> Timeouts:
+    """Return a cluster's timeouts where a client's own proxy shows a denial only after so many seconds."""
+    return replace(KUBERNETES, denied=max(KUBERNETES.denied, patience + _AFTER))

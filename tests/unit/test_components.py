@@ -25,7 +25,6 @@ from ztconform.stacks import (
     images,
     installing,
     interplay,
-    istio,
     kernel,
     linkerdkeys,
     meshsignatures,
@@ -152,7 +151,7 @@ def test_what_a_component_adds_a_later_one_does_not_take_away() -> None:
     assert {"l34": "", "mtls": "", "pod-ipblock": "not with this CNI"} == composed.features(base, told)
 
 
-@pytest.mark.parametrize("some", [meshsignatures.SIDECAR, meshsignatures.AMBIENT, meshsignatures.LINKERD])
+@pytest.mark.parametrize("some", [meshsignatures.AMBIENT, meshsignatures.LINKERD])
 def test_no_mesh_is_believed_without_a_cause(some: tuple[Signature, ...]) -> None:
     assert {True} == {signature.caused for signature in some}
     assert {"l34", "mtls", "l7"} == {signature.layer for signature in some}
@@ -208,13 +207,6 @@ def test_svids_of_our_own_stacks_live_for_minutes_or_as_the_user_says(ttl: float
     assert text == values("cilium+istio:ambient", "ztunnel").values["env"]["SECRET_TTL"]
     assert text == values("cilium+linkerd", "linkerd-control-plane").values["identity"]["issuer"]["issuanceLifetime"]
     assert text == values("calico+spire", "spire").values["spire-server"]["defaultX509SvidTTL"]
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("1s", 1.0), ("2.5s", 2.5), (None, 10.0), ("1m", 10.0)])
-def test_istios_connect_timeout_is_read_and_the_longest_is_taken_where_it_is_not_understood(
-    text: str | None, seconds: float
-) -> None:
-    assert seconds == istio.connect_timeout({"connectTimeout": text} if text else {})
 
 
 @pytest.mark.parametrize(

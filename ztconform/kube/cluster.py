@@ -40,7 +40,7 @@ from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
 from ztconform.model import PRIVILEGED, Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
 from ztconform.settings import Settings
-from ztconform.timeouts import KUBERNETES, KUBERNETES_MESH
+from ztconform.timeouts import KUBERNETES, behind_proxy
 
 _ORDERS = {"terminate": "linger", "complete": "exit"}  # to agents whose pods are about to end
 _MARGIN = 10.0  # seconds beyond a round's longest probe
@@ -70,7 +70,7 @@ class KubeCluster:
         self._kinds = kinds.served(connection)
         self._mesh = profile.mesh
         self._around = Surroundings(nodes=self._nodes, labels=self._labels, options=settings.pods, mesh=profile.mesh)
-        self._timeouts = KUBERNETES if self._mesh is None else KUBERNETES_MESH
+        self._timeouts = KUBERNETES if self._mesh is None else behind_proxy(profile.patience)
         self._since = monotonic()  # when the last round began
         self._base = self._deployment(private({rounds.BYSTANDERS: {}}, self._suffix()))
         self._case = self._deployment(Names())

@@ -47,7 +47,6 @@ class Names:
         return name.removesuffix(own_name("", self.suffix)) if self.suffix else name
 
 
-
 def private(namespaces: Mapping[str, Any], suffix: str) -> Names:
     """Return names that nobody else has, if `suffix` is nobody else's."""
     room = _LONGEST - len(suffix) - 1

@@ -2,7 +2,7 @@
 """The component `istio`: Istio with sidecars, or with ztunnel and waypoints (`:ambient`); how it is installed, known and set.
 
 Values are checked against the charts and sources of 1.30.3. With sidecars it needs the images pilot and proxyv2 alone: pods are
-captured by an init container, and istio-cni is left out. What a denial looks like is in `meshsignatures`.
+captured by an init container, and istio-cni is left out. How sidecars are spoken with is in `istiomesh`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ztconform.settings import Settings
-from ztconform.stacks import charts, gatewayapi, meshsignatures
+from ztconform.stacks import charts, gatewayapi, istiomesh, meshsignatures
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 
 if TYPE_CHECKING:
@@ -103,24 +103,26 @@ class Istio:
         istiod = _istiod(connection)
         namespace = istiod.namespace if istiod else NAMESPACE
         config = mesh_config(inventory.config_map(connection, namespace, _config_map(istiod)) or {})
+        ambient = "ambient" in stack.options
+        mesh = None if ambient else istiomesh.found(connection, namespace, _revision(istiod))
         policies = inventory.found(
             connection, f"/apis/security.istio.io/v1/namespaces/{root(config, namespace)}/peerauthentications"
         )
         mode = default_mode(policies)
-        ambient = "ambient" in stack.options
         image = istiod.images[0] if istiod else ""
         return Findings(
             dialects=("istio-waypoint", "istio") if ambient else ("istio",),
-            features=features(ambient=ambient),
+            features=features(ambient=True) if mesh is None else {**features(ambient=False), **istiomesh.features(mesh)},
             versions={
                 "istio": inventory.tag(image) or image or "unknown",
                 "istio data plane": "ambient" if ambient else "sidecar",
                 "istio trust domain": str(config.get("trustDomain") or "cluster.local"),
                 "istio mtls default": mode,
             },
-            signatures=meshsignatures.AMBIENT if ambient else meshsignatures.SIDECAR,
-            patience=_ZTUNNEL if ambient else connect_timeout(config),
-            notes=notes(mode, config) if not kind else (),
+            signatures=meshsignatures.AMBIENT if mesh is None else istiomesh.SIGNATURES,
+            patience=_ZTUNNEL if mesh is None else istiomesh.CONNECT_TIMEOUT,
+            notes=(*(notes(mode, config) if not kind else ()), *(istiomesh.notes(mesh) if mesh is not None else ())),
+            mesh=mesh,
         )
 
     def status(self, connection: "Connection") -> str:
@@ -137,18 +139,16 @@ class Istio:
 
 
 def features(*, ambient: bool) -> Mapping[str, str]:
-    """Return what Istio adds, or why not; the one place that says so once meshed pods are probed.
-
-    All of these need them, so that each has that reason in common until then.
-    """
-    waypoint = NOT_YET if ambient else "sidecars judge L7 themselves; waypoints are of the ambient mode"
+    """Return what Istio adds, or why not, as far as that can be said before it runs."""
+    proved = dict.fromkeys(("mtls", "l7-authz", "identity", "authorization-dry-run"), NOT_YET if ambient else "")
     return {
-        **dict.fromkeys(("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run"), NOT_YET),
+        **proved,
+        "svid-rotation": istiomesh.NOT_DRIVEN,
         "authorization-audit": "Istio has no audit policies; it has dry runs",
         "egress-gateway": "the stack has no egress gateway: name one with +gateway",
         "federation": "no second trust domain is set up",
         "hbone": NOT_YET if ambient else "sidecars speak no HBONE",
-        "waypoint": waypoint,
+        "waypoint": NOT_YET if ambient else "sidecars judge L7 themselves; waypoints are of the ambient mode",
     }
 
 
@@ -200,12 +200,6 @@ def default_mode(policies: Mapping[str, Any] | None) -> str:
     return "PERMISSIVE" if mode == "UNSET" else mode
 
 
-def connect_timeout(config: Mapping[str, Any]) -> float:
-    """Return after how many seconds a sidecar answers for a server that it cannot reach; Istio's default is 10."""
-    text = str(config.get("connectTimeout") or "10s")
-    return float(text.removesuffix("s")) if text.removesuffix("s").replace(".", "", 1).isdecimal() else 10.0
-
-
 def notes(mode: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a reader must know of a mesh whose default lets plaintext in, or whose proxies log nothing."""
     found = []
@@ -238,9 +232,14 @@ def _istiod(connection: "Connection") -> "Rollout | None":
     return next(iter(sorted(inventory.deployments(connection, "", ISTIOD), key=lambda one: one.name)), None)
 
 
+def _revision(istiod: "Rollout | None") -> str:
+    """Return the control plane's revision, which its name bears ("istiod-canary"); "" for the default one."""
+    return istiod.name.removeprefix("istiod").removeprefix("-") if istiod else ""
+
+
 def _config_map(istiod: "Rollout | None") -> str:
-    """Return the name of the mesh's ConfigMap, which bears the revision as its control plane does ("istiod-canary")."""
-    revision = istiod.name.removeprefix("istiod").removeprefix("-") if istiod else ""
+    """Return the name of the mesh's ConfigMap, which bears the revision as its control plane does."""
+    revision = _revision(istiod)
     return f"istio-{revision}" if revision else "istio"
 
 

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from ztconform.kube.profile import Area, Mesh
 
 PROXY, PROXY_UID = "istio-proxy", 1337
-CONNECT_TIMEOUT = "1s"
+CONNECT_TIMEOUT = 1.0  # seconds until a sidecar answers for a server that it cannot reach
+NOT_DRIVEN = "the renewal of identities is not driven on real clusters yet"
+
+_SECONDS = f"{CONNECT_TIMEOUT:.0f}s"
 
 # Of the chart istiod: every proxy logs in our format, nothing is tried again, and a connection that fails is given up at once.
 MESH_CONFIG: Mapping[str, Any] = {
     "accessLogFile": "/dev/stdout",
     "accessLogEncoding": "JSON",
     "accessLogFormat": json.dumps(istiolog.FORMAT),
-    "connectTimeout": CONNECT_TIMEOUT,
+    "connectTimeout": _SECONDS,
 }
 
 _HTTP: frozenset[Kind] = frozenset({"http", "http2", "websocket"})
@@ -140,7 +143,7 @@ def objects(area: "Area") -> tuple[Manifest, ...]:
     A pooled connection would carry requests past a policy that its server has heard of since. Where a Service is pinned, its
     clients demand that account of whoever answers.
     """
-    pool = {"tcp": {"connectTimeout": CONNECT_TIMEOUT}, "http": {"maxRequestsPerConnection": 1}}
+    pool = {"tcp": {"connectTimeout": _SECONDS}, "http": {"maxRequestsPerConnection": 1}}
     own = [_rule("ztconform", f"*.{area.namespace}.svc.{area.domain}", area, {"connectionPool": pool})]
     for service, identity in area.pinned.items():
         tls = {"mode": "ISTIO_MUTUAL", "subjectAltNames": [identity]}
@@ -178,5 +181,5 @@ def features(mesh: "Mesh") -> Mapping[str, str]:
         "l7-authz": mesh.unlogged,
         "identity": "",
         "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
-        "svid-rotation": "the renewal of identities is not driven on real clusters yet",
+        "svid-rotation": NOT_DRIVEN,
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a denial looks under each mesh: at the server's proxy, and at a captured client's own, which hides a dropped packet.
+"""How a denial looks under ztunnel and Linkerd: at the server's proxy, and at a client's own, which hides a dropped packet.
 
 Each must have a cause: a proxy's log or its metrics say that it denied, or the CNI's log that it dropped what the client's proxy
 sent. A close, a reset or a 503 alone may be the application's or a proxy's trouble, and then is INCONCLUSIVE.
@@ -29,20 +29,6 @@ def _closed(name: str, layer: Layer) -> Signature:
 
 
 _ALERT = Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING, caused=True)
-
-# Envoy beside each pod. It answers 403 by its RBAC filter, closes what it cannot answer, and as a client answers 503 (UF, URX)
-# for a server that it cannot reach, once its connect timeout is over.
-SIDECAR = (
-    _answer("403I", "l7", 403, _RBAC),
-    _grpc("403I", "l7", 7, _RBAC),
-    _closed("EOF", "l7"),
-    _closed("RST", "mtls"),
-    _ALERT,
-    _answer("503", "mtls", 503),
-    _answer("503UF", "l34", 503),
-    _grpc("503UF", "l34", 14),
-    _closed("RST", "l34"),
-)
 
 # ztunnel on each node closes what it denies, and what it cannot reach after about 10 s (ztunnel#1229). A waypoint is an Envoy.
 AMBIENT = (
