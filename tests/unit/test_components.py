@@ -230,3 +230,12 @@ def test_a_stacks_images_are_the_nodes_our_pods_and_each_chart_s_once() -> None:
         found[2:]
     )
     assert len(set(found)) == len(found)
+
+
+def test_what_an_injector_pulls_is_of_the_version_that_the_user_chose(tmp_path: Path) -> None:
+    program = tmp_path / "helm"
+    program.write_text("#!/bin/sh\n[ $1 = version ] && echo v4.0.0\nexit 0\n", encoding="utf-8")  # renders nothing
+    program.chmod(0o755)
+    settings = Settings(helm_bin=str(program), chart_versions={"istiod": "1.31.0"})
+    found = images.of(stacks.find("kindnet+istio"), settings)  # type: ignore[arg-type]  # on kind
+    assert ("docker.io/istio/proxyv2:1.31.0",) == found[2:]

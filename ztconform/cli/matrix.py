@@ -4,17 +4,22 @@
 A session is a `ztconform run` of its own process; what it proves is left to it.
 """
 
+import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from ztconform.errors import EXIT_COULD_NOT_RUN, EXIT_PROVED, EXIT_RED, EXIT_USAGE, UsageError
 
 Say = Callable[[str], None]
+_GRACE = 5.0  # seconds
 INTERRUPTED = 130  # as a shell reports it
 _WORDS = {
     EXIT_PROVED: "proved",
@@ -26,11 +31,15 @@ _WORDS = {
 _WORST = (EXIT_RED, EXIT_COULD_NOT_RUN, EXIT_USAGE)  # in this order one beats the others
 
 
+# The lines by which a session says why it did not run: pytest's own summary of it, or an error of the command line.
+_REASON = re.compile(r"could not run: (?P<why>.+?)[ !]*$|^(?:ERROR|Error|ztconform): (?P<error>.+)$")
+
+
 @dataclass(frozen=True, slots=True)
 class _Result:
     stack: str
     code: int
-    last: str  # what it said last on stderr
+    why: str  # it did not run; "" where it did not say
 
 
 def run(say: Say, stacks: Sequence[str], report: Path | None, extra: Sequence[str]) -> int:
@@ -57,13 +66,19 @@ def _session(name: str, report: Path | None, extra: Sequence[str]) -> _Result:
     where = [f"--report={report / slug(name)}"] if report else []
     # -P: nothing in the working directory can be imported by accident.
     command = [sys.executable, "-P", "-m", "ztconform.cli", "run", f"--stack={name}", *where, *extra]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as session:
-        last, interrupted = _attended(session)
-    return _Result(name, INTERRUPTED if interrupted or session.returncode < 0 else session.returncode, last)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as session:
+        said, interrupted = _attended(session)
+    return _Result(name, INTERRUPTED if interrupted or session.returncode < 0 else session.returncode, reason(said))
 
 
-def _attended(session: "subprocess.Popen[str]") -> tuple[str, bool]:
-    """Hand on what a session complains of until it ends; return the last line of that, and whether we were interrupted.
+def reason(said: str) -> str:
+    """Return why a session did not run, by what it said; "" if it does not say."""
+    found = [match for line in said.splitlines() if (match := _REASON.search(line.strip()))]
+    return (found[-1]["why"] or found[-1]["error"]).strip() if found else ""
+
+
+def _attended(session: "subprocess.Popen[bytes]") -> tuple[str, bool]:
+    """Hand on what a session says until it ends; return all of that, and whether we were interrupted.
 
     A signal to us is the session's too, which removes what it made and then ends; the terminal's Ctrl-C it has already.
     """
@@ -76,24 +91,34 @@ def _attended(session: "subprocess.Popen[str]") -> tuple[str, bool]:
             session.terminate()
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    last = ""
+    sys.stdout.flush()
+    said: dict[int, list[bytes]] = {1: [], 2: []}
+    streams = {1: session.stdout, 2: session.stderr}
+    readers = [threading.Thread(target=_hand_on, args=(stream, to, said[to]), daemon=True) for to, stream in streams.items()]
     try:
-        for line in session.stderr or ():
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            last = line.strip() or last
+        for reader in readers:
+            reader.start()
         session.wait()
+        for reader in readers:
+            reader.join(_GRACE)  # a grandchild may hold a pipe open for longer
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return last, interrupted
+    return b"\n".join(b"".join(part) for part in said.values()).decode("utf-8", "replace"), interrupted
+
+
+def _hand_on(stream: IO[bytes], to: int, said: list[bytes]) -> None:
+    """Write what comes to a descriptor of ours as it comes, for dots of progress end no line."""
+    while chunk := os.read(stream.fileno(), 65536):
+        said.append(chunk)
+        os.write(to, chunk)
 
 
 def _summary(say: Say, names: Sequence[str], results: Sequence[_Result]) -> None:
     width = max(map(len, names))
     say("== matrix")
     for one in results:
-        why = f": {one.last}" if one.code in (EXIT_USAGE, EXIT_COULD_NOT_RUN) and one.last else ""
+        why = f": {one.why}" if one.code in (EXIT_USAGE, EXIT_COULD_NOT_RUN) and one.why else ""
         say(f"{one.stack:<{width}}  {_WORDS.get(one.code, f'RED: exit code {one.code}')}{why}")
     for name in names[len(results) :]:
         say(f"{name:<{width}}  RED: not begun")

@@ -16,7 +16,7 @@ from ztconform.errors import ClusterError
 from ztconform.kube import docker, helm, kind, kindconfig, machine
 from ztconform.settings import Settings
 from ztconform.stacks import installing, kernel
-from ztconform.stacks.component import Kernel, Objects
+from ztconform.stacks.component import Kernel, Objects, always
 
 if TYPE_CHECKING:
     from ztconform.stacks.kubernetes import KubernetesStack
@@ -105,7 +105,8 @@ def of(stack: "KubernetesStack", settings: Settings, here: Here | None = None, *
         for chart in needed if charts else ():
             yield Check(f"chart {chart.component}", partial(_chart, chart, here), after="helm")
     for objects in installing.objects(steps) if charts else ():
-        yield Check(objects.component, partial(_checked, objects))
+        if objects.check is not always:
+            yield Check(objects.component, partial(_checked, objects))
 
 
 def _packages() -> Seen:

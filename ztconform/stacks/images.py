@@ -50,15 +50,18 @@ def _of_chart(chart: "Chart", settings: Settings) -> Iterator[str]:
     from ztconform.kube import helm, machine  # noqa: PLC0415 - the extra may be missing
 
     pin = pins.load().charts[chart.component]
-    if chart.path is None:
+    if chart.path is None and chart.version == pin.version:
         yield from (pins.mirrored(image, settings.pods.image_registry) for image in pin.images)
     else:
         text = helm.render(machine.helm(settings.helm_bin), chart)
         # Definitions of kinds are long, name no image, and would take a minute to read.
         documents = (part for part in text.split("\n---") if "image:" in part and "kind: CustomResourceDefinition" not in part)
         yield from of_manifests(document for part in documents if (document := yaml.safe_load(part)))
-    # What an operator or an injector pulls stands in no chart.
-    yield from (pins.mirrored(image, settings.pods.image_registry) for image in pin.spawned)
+    # What an operator or an injector pulls stands in no chart; it is of the chart's own version.
+    for image in pin.spawned:
+        name, colon, tag = image.rpartition(":")
+        own = f"{name}{colon}{chart.version}" if tag == pin.version else image
+        yield pins.mirrored(own, settings.pods.image_registry)
 
 
 def _images(value: Any) -> Iterator[str]:
