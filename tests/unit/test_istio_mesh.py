@@ -2,6 +2,7 @@
 """What Istio's mesh means for our objects, by its own settings; a pod without its proxy is an error, and never a finding."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -180,3 +181,21 @@ def test_where_no_mesh_runs_nothing_is_created_for_a_meshed_workload() -> None:
     maker = Maker(Surroundings(nodes=nodes, labels=LABELS, options=PodOptions()), Names())
     with pytest.raises(UsageError, match="no mesh runs here"):
         maker.beside(Topology(namespaces={"shop": {}}, workloads=(ATTACKER,)))
+
+
+@pytest.mark.parametrize(
+    ("alert", "refuses"),
+    [
+        ("certificate_required", True),  # these three as Istio's sidecar sent them, M06
+        ("certificate_expired", True),
+        ("unknown_ca", True),
+        ("bad_certificate", True),
+        ("handshake_failure", True),
+        ("internal_error", False),
+        ("decode_error", False),
+        ("", False),
+    ],
+)
+def test_only_an_alert_about_a_certificate_is_a_refusal_of_one(alert: str, refuses: bool) -> None:
+    signature = next(signature for signature in istiomesh.SIGNATURES if signature.name == "TLS")
+    assert refuses == (re.fullmatch(signature.detail, alert) is not None)

@@ -34,6 +34,8 @@ _TCP: frozenset[Kind] = frozenset({"tcp", "tls", "grpc", *_HTTP})
 _TALKING: frozenset[Stage] = frozenset({"tls", "request"})
 _DONE: frozenset[Stage] = frozenset({"done"})
 _RBAC = "RBAC: access denied"
+# RFC 8446 6.2, of a certificate that is absent, expired or foreign; TLS 1.2 says an absent one by handshake_failure.
+_UNTRUSTED = "((bad|unsupported)_)?certificate(_.*)?|unknown_ca|handshake_failure"
 
 # All of these are logged but an alert, and that nobody else can send: our servers speak no TLS, so that it is their proxy's own.
 SIGNATURES = (
@@ -54,7 +56,7 @@ SIGNATURES = (
     Signature(name="400", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=400, caused=True),
     Signature(name="EOF", layer="l7", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
     Signature(name="RST", layer="mtls", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
-    Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING),
+    Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING, detail=_UNTRUSTED),
     # ... or that it does not believe.
     Signature(name="503", layer="mtls", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
 )
