@@ -22,12 +22,12 @@ DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribut
 _FORBIDDEN = 403
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
-Controller = Literal["daemonset", "deployment", "statefulset"]
+Controller = Literal["daemonset", "deployment"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Tell how far a DaemonSet, Deployment or StatefulSet is."""
+    """Tell how far a DaemonSet or Deployment is."""
 
     kind: Controller
     namespace: str
@@ -82,14 +82,9 @@ class Trouble:
 
 
 def rollout(connection: Connection, kind: Controller, namespace: str, name: str) -> Rollout | None:
-    """Return a controller's rollout; None if there is none of that name."""
+    """Return a DaemonSet's or Deployment's rollout; None if there is none of that name."""
     api = client.AppsV1Api(connection.api())
-    calls_of = {
-        "daemonset": api.read_namespaced_daemon_set,
-        "deployment": api.read_namespaced_deployment,
-        "statefulset": api.read_namespaced_stateful_set,
-    }
-    call = calls_of[kind]
+    call = api.read_namespaced_daemon_set if kind == "daemonset" else api.read_namespaced_deployment
     with _asked(f"reading {kind} {namespace}/{name}") as found:
         found.append(rollout_of(kind, call(name, namespace, _request_timeout=CALL)))
     return found[0] if found else None
@@ -222,7 +217,7 @@ def _asked(what: str) -> Iterator[list[Any]]:
 
 
 def rollout_of(kind: Controller, item: Any) -> Rollout:
-    """Return how far a controller's pods are, as the API server tells it."""
+    """Return how far a DaemonSet or Deployment is, as the API server tells it."""
     status, spec = item.status, item.spec
     if kind == "daemonset":
         wanted, ready, newest = (
