@@ -101,12 +101,16 @@ def deployments(connection: Connection, namespace: str, selector: str) -> Sequen
     return [rollout_of("deployment", item) for item in items]
 
 
-def daemon_sets(connection: Connection, selector: str = "") -> Sequence[Rollout]:
-    """Return the DaemonSets of all namespaces: the first thing to look at in a cluster whose CNI is not known."""
+def daemon_sets(connection: Connection, selecting: str = "") -> Sequence[Rollout]:
+    """Return the DaemonSets of all namespaces, or those that select their pods by a label ("app=ztunnel").
+
+    That they must have, whereas labels of their own come and go with the versions of a chart.
+    """
     api = client.AppsV1Api(connection.api())
     with translated("listing daemonsets"):
-        items = api.list_daemon_set_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
-    return [rollout_of("daemonset", item) for item in items]
+        items = api.list_daemon_set_for_all_namespaces(_request_timeout=CALL).items
+    found = [rollout_of("daemonset", item) for item in items]
+    return [one for one in found if not selecting or selecting in one.selector.split(",")]
 
 
 def found(connection: Connection, path: str, **query: str) -> Mapping[str, Any] | None:
