@@ -26,7 +26,7 @@ _RESOURCES = {
     "/api/v1": [("namespaces", "Namespace", False), ("configmaps", "ConfigMap", True), ("secrets", "Secret", True)],
     "/apis/cilium.io/v2": [("ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicy", False)],
 }
-_ALWAYS = {("/apis/apps/v1", plural) for plural in ("daemonsets", "deployments", "statefulsets")} | {
+_ALWAYS = {("/apis/apps/v1", plural) for plural in ("daemonsets", "deployments")} | {
     ("/api/v1", plural) for plural in ("pods", "nodes", "events")
 }
 _READY: dict[str, Object] = {

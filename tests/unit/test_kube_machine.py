@@ -162,6 +162,14 @@ def test_a_cluster_is_named_after_its_stack_and_its_run_unless_it_is_kept(stack:
     assert name == kind.name_of(stack, "AB12", keep=keep)
 
 
+def test_a_node_of_a_stack_with_every_option_has_a_name_that_kubernetes_takes() -> None:
+    longest = "cilium+istio+gateway:ambient:dual:kpr:wireguard"
+    name = kind.name_of(longest, "t123451234567", keep=False)  # a run's ID has six characters, a test's more
+    assert 63 >= len(f"{name}-control-plane")
+    assert name != kind.name_of(longest.removesuffix(":wireguard"), "t123451234567", keep=False)
+    assert "--" not in name
+
+
 def test_archives_are_files_and_all_of_a_folder_each_once(tmp_path: Path) -> None:
     for name in ("b.tar", "a.tar", "readme.txt"):
         (tmp_path / name).touch()

@@ -22,12 +22,12 @@ DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribut
 _FORBIDDEN = 403
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
-Controller = Literal["daemonset", "deployment", "statefulset"]
+Controller = Literal["daemonset", "deployment"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Tell how far a DaemonSet, Deployment or StatefulSet is."""
+    """Tell how far a DaemonSet or Deployment is."""
 
     kind: Controller
     namespace: str
@@ -82,14 +82,9 @@ class Trouble:
 
 
 def rollout(connection: Connection, kind: Controller, namespace: str, name: str) -> Rollout | None:
-    """Return a controller's rollout; None if there is none of that name."""
+    """Return a DaemonSet's or Deployment's rollout; None if there is none of that name."""
     api = client.AppsV1Api(connection.api())
-    calls_of = {
-        "daemonset": api.read_namespaced_daemon_set,
-        "deployment": api.read_namespaced_deployment,
-        "statefulset": api.read_namespaced_stateful_set,
-    }
-    call = calls_of[kind]
+    call = api.read_namespaced_daemon_set if kind == "daemonset" else api.read_namespaced_deployment
     with _asked(f"reading {kind} {namespace}/{name}") as found:
         found.append(rollout_of(kind, call(name, namespace, _request_timeout=CALL)))
     return found[0] if found else None
@@ -106,12 +101,16 @@ def deployments(connection: Connection, namespace: str, selector: str) -> Sequen
     return [rollout_of("deployment", item) for item in items]
 
 
-def daemon_sets(connection: Connection, selector: str = "") -> Sequence[Rollout]:
-    """Return the DaemonSets of all namespaces: the first thing to look at in a cluster whose CNI is not known."""
+def daemon_sets(connection: Connection, selecting: str = "") -> Sequence[Rollout]:
+    """Return the DaemonSets of all namespaces, or those that select their pods by a label ("app=ztunnel").
+
+    That they must have, whereas labels of their own come and go with the versions of a chart.
+    """
     api = client.AppsV1Api(connection.api())
     with translated("listing daemonsets"):
-        items = api.list_daemon_set_for_all_namespaces(label_selector=selector, _request_timeout=CALL).items
-    return [rollout_of("daemonset", item) for item in items]
+        items = api.list_daemon_set_for_all_namespaces(_request_timeout=CALL).items
+    found = [rollout_of("daemonset", item) for item in items]
+    return [one for one in found if not selecting or selecting in one.selector.split(",")]
 
 
 def found(connection: Connection, path: str, **query: str) -> Mapping[str, Any] | None:
@@ -222,7 +221,7 @@ def _asked(what: str) -> Iterator[list[Any]]:
 
 
 def rollout_of(kind: Controller, item: Any) -> Rollout:
-    """Return how far a controller's pods are, as the API server tells it."""
+    """Return how far a DaemonSet or Deployment is, as the API server tells it."""
     status, spec = item.status, item.spec
     if kind == "daemonset":
         wanted, ready, newest = (

@@ -22,6 +22,7 @@ from ztconform.kube.ledger import Ledger, Record, default, owner
 PREFIX = "ztc-"
 RUN_LABEL = "ztconform.io/run"  # on every node, for whoever meets one
 
+_SLUG = 28  # characters of a stack in its cluster's name: with the run and "-control-plane" a node's name has 63 at most
 _QUICK = 60.0  # seconds for kind to answer without doing much
 _CREATE = 1200.0  # the node image may have to be pulled
 _LOAD = 900.0
@@ -63,6 +64,8 @@ def context(name: str) -> str:
 def name_of(stack: str, run: str, *, keep: bool) -> str:
     """Return the name of a stack's cluster: of its own for each run, unless it is kept for the next one."""
     slug = "-".join("".join(c if c.isalnum() else " " for c in stack.lower()).split())
+    if len(slug) > _SLUG:
+        slug = f"{slug[: _SLUG - 7].rstrip('-')}-{hashlib.sha256(slug.encode()).hexdigest()[:6]}"
     return f"{PREFIX}{slug}" if keep else f"{PREFIX}{slug}-{run.lower()}"
 
 

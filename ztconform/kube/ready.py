@@ -27,7 +27,9 @@ class Want:
     namespace: str  # "" is all of them, where it is known by labels
     name: str
     optional: bool = False  # nothing is wanted of one that is not installed
-    selector: str = ""  # labels by which it is known in place of its name, which then only names it in a message
+    # A label by which it is known in place of its name, which then only names it in a message: of a deployment its own, of a
+    # daemonset one by which it selects its pods.
+    selector: str = ""
     elsewhere: str = ""  # another namespace in which it may be instead
 
 

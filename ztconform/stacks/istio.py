@@ -23,8 +23,8 @@ NAMESPACE = "istio-system"
 ISTIOD, CNI_NODE, ZTUNNEL = (
     "app=istiod",
     "k8s-app=istio-cni-node",
-    "app.kubernetes.io/name=ztunnel",
-)  # labels, of whatever revision
+    "app=ztunnel",
+)  # labels, of whatever revision and version
 CRDS = (
     "authorizationpolicies.security.istio.io",
     "peerauthentications.security.istio.io",

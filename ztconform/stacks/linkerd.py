@@ -67,11 +67,11 @@ class Linkerd:
         return ()
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
-        """Return its definitions, its keys, its control plane, and what shows its metrics."""
+        """Return its keys, with the namespace that is to have its labels, its definitions, its control plane, its metrics."""
         return (
             *gatewayapi.steps(settings, needed=False),
-            charts.chart(CRD_CHART, settings, {"installGatewayAPI": False}),
             Objects(component="linkerd", what="a trust anchor and an issuer of our own", make=linkerdkeys.make, once=True),
+            charts.chart(CRD_CHART, settings, {"installGatewayAPI": False}),
             charts.chart(CHART, settings, VALUES, values(settings)),
             self.goal(stack),
             charts.chart(VIZ_CHART, settings, VIZ_VALUES, viz_values(settings)),

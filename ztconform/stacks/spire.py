@@ -83,13 +83,12 @@ class Spire:
         return features()
 
     def goal(self, stack: Composition) -> "Goal":
-        """Return the CSI driver, wherever it is, and of a chart in its usual place the server and the agents."""
+        """Return the CSI driver, wherever it is, and of a chart in its usual place the agents, none ready without the server."""
         from ztconform.kube.ready import Goal, Want  # noqa: PLC0415 - the extra may be missing
 
         return Goal(
             what="SPIRE",
             wants=(
-                Want(kind="statefulset", namespace=NAMESPACE, name="spire-server", optional=True),
                 Want(kind="daemonset", namespace=NAMESPACE, name=_AGENT, optional=True),
                 Want(kind="daemonset", namespace="", name="spiffe-csi-driver", selector=_DRIVER),
             ),
