@@ -58,6 +58,17 @@ def test_the_same_labels_in_another_namespace_are_denied(shop, prove):
     )
 
 
+# A denial that somebody adds is meant to hold, whatever else lets a caller in; alone it would show no more than a default deny.
+@requirement(id="N05")
+def test_a_denial_holds_whatever_else_admits(shop, prove):
+    friend, banned = ((caller, "GET", shop.payment) for caller in (shop.checkout, shop.legacy))
+    prove(
+        policy="payment-by-the-shop",
+        rows=[allowed(*friend), allowed(*banned)],
+        steps=[step(policy="payment-but-not-legacy", rows=[allowed(*friend), denied(*banned, named=["shop/no-legacy"])])],
+    )
+
+
 @requirement(id="N06")
 def test_under_default_deny_only_the_detected_resolver_answers(shop, prove):
     prove(

@@ -199,7 +199,7 @@ def features(config: Mapping[str, str]) -> Mapping[str, str]:
         "flow-log": ""
         if _on(config, "enable-hubble")
         else "Hubble is switched off (enable-hubble in the ConfigMap cilium-config)",
-        "deny-priority": pending,
+        "deny-priority": "",
         "dns-policy": pending if _on(config, "enable-l7-proxy") else "Cilium's L7 proxy, which sees names, is switched off",
         "staged-policy": "Cilium stages no single policy; its audit mode is of a whole endpoint",
     }

@@ -87,7 +87,7 @@ class ComposedStack(KubernetesStack):
         told = [part.findings(connection, settings, self.stack, kind) for part in self.parts]
         return Profile(
             stack=self.name,
-            dialects=_each(dialect for one in told for dialect in one.dialects),
+            dialects=_each(iter(dialects(self.parts, told))),
             features=features(networkpolicy.features(settings, kind), told),
             versions={"kubernetes": inventory.kubernetes_version(connection), **_merged(one.versions for one in told)},
             signatures=_each(signature for one in told for signature in one.signatures),
@@ -141,6 +141,16 @@ def promised(stack: "ComposedStack", settings: Settings) -> Mapping[str, str]:
     """Return what a stack on kind will be able to prove, and why not the rest, as far as can be said before it runs."""
     told = [Findings(features=part.promises(stack.stack)) for part in stack.parts]
     return features(networkpolicy.features(settings, stack.cluster(settings)), told)
+
+
+def dialects(parts: Sequence[Component], told: Sequence[Findings]) -> Sequence[str]:
+    """Return in order of preference what a stack speaks: NetworkPolicy, then what is laid over the CNI, then the CNI's own.
+
+    L7 is left to a mesh where there is one: a CNI cannot read what the mesh encrypts (https://docs.cilium.io/en/v1.19/network/servicemesh/istio).
+    """
+    of_all = ["kubernetes"] if any("kubernetes" in one.dialects for one in told) else []
+    laid = [dialect for part, one in zip(parts, told, strict=True) if part.role != "cni" for dialect in one.dialects]
+    return [*of_all, *laid, *(dialect for one in told for dialect in one.dialects)]
 
 
 def features(base: Mapping[str, str], told: Sequence[Findings]) -> Mapping[str, str]:
