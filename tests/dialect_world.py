@@ -33,7 +33,10 @@ def world(topology: Topology | None = None) -> Inventory:
     dns = tuple(Port(number=53, name=f"dns-{protocol}", protocol=protocol) for protocol in ("UDP", "TCP"))
     resolver = Workload(ref=Ref("kube-system", "kube-dns"), labels=RESOLVER.labels, ports=dns)
     namespaces = {**topology.namespaces, "kube-system": {}}
-    return inventory_of(replace(topology, namespaces=namespaces, workloads=(*topology.workloads, resolver)))
+    found = inventory_of(replace(topology, namespaces=namespaces, workloads=(*topology.workloads, resolver)))
+    # A client on its node's own network is known by an address alone, as one outside is.
+    hosts = {workload.ref for workload in topology.workloads if workload.host_network}
+    return replace(found, pods=tuple(replace(pod, node=None) if pod.workload in hosts else pod for pod in found.pods))
 
 
 def relabelled(inventory: Inventory, changes: Relabelling) -> Inventory:
