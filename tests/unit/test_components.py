@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ztconform import stacks
+from ztconform import stacks, timeouts
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube.docker import Docker
 from ztconform.kube.helm import Chart
@@ -155,6 +155,28 @@ def test_what_a_component_adds_a_later_one_does_not_take_away() -> None:
 def test_no_mesh_is_believed_without_a_cause(some: tuple[Signature, ...]) -> None:
     assert {True} == {signature.caused for signature in some}
     assert {"l34", "mtls", "l7"} == {signature.layer for signature in some}
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "preferred"),
+    [
+        ("cilium+istio", [("kubernetes", "cilium"), ("istio",)], ["kubernetes", "istio", "cilium"]),
+        ("cilium", [("kubernetes", "cilium")], ["kubernetes", "cilium"]),
+        ("calico+linkerd", [("kubernetes", "calico"), ("linkerd",)], ["kubernetes", "linkerd", "calico"]),
+    ],
+)
+def test_what_is_laid_over_a_cni_speaks_before_the_cnis_own_dialect(
+    name: str, told: list[tuple[str, ...]], preferred: list[str]
+) -> None:
+    stack = stacks.find(name)
+    assert isinstance(stack, composed.ComposedStack)
+    assert preferred == list(dict.fromkeys(composed.dialects(stack.parts, [Findings(dialects=one) for one in told])))
+
+
+def test_a_probe_behind_a_proxy_waits_until_the_proxy_gives_up() -> None:
+    assert timeouts.KUBERNETES == timeouts.behind_proxy(0.0)
+    assert 4.5 == timeouts.behind_proxy(3.5).denied
+    assert timeouts.KUBERNETES.allowed == timeouts.behind_proxy(3.5).allowed
 
 
 def test_interplay_leaves_a_cni_without_a_mesh_alone() -> None:
