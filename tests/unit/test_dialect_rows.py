@@ -19,7 +19,8 @@ from policy_oracle import Connection
 from ztconform import policies, scenario
 from ztconform.lab.inventory import Inventory
 from ztconform.model import Case, Ref, Row
-from ztconform.rows import Change
+from ztconform.proof.change import key
+from ztconform.rows import Change, allowed, step
 from ztconform.shop import shop
 
 ALL = shop().topology
@@ -82,14 +83,13 @@ ASKED = asked()
 def played(case: Case) -> Iterator[tuple[Inventory, list[Any], Row]]:
     """Yield every row of a case with the pods and the policies of its step."""
     inventory, force = world(case.topology), {}
-    for step in case.steps:
-        for manifest in (*step.delete, *step.apply):
-            key = (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
-            force.pop(key, None)
-            if manifest not in step.delete:
-                force[key] = manifest
-        inventory = relabelled(inventory, dict(step.relabel))
-        for row in step.rows:
+    for made in case.steps:
+        for manifest in (*made.delete, *made.apply):
+            force.pop(key(manifest), None)
+            if manifest not in made.delete:
+                force[key(manifest)] = manifest
+        inventory = relabelled(inventory, dict(made.relabel))
+        for row in made.rows:
             yield inventory, rendered(list(force.values()), inventory), row
 
 
@@ -141,7 +141,7 @@ def cases(names: Sequence[str], *, mesh: bool) -> list[Any]:
 
 def _speaks(case: Case, *, mesh: bool) -> bool:
     """Return whether a case is about this layer: one with a mesh has more than NetworkPolicies."""
-    kinds = {manifest["kind"] for step in case.steps for manifest in step.apply}
+    kinds = {manifest["kind"] for made in case.steps for manifest in made.apply}
     return not mesh or bool(kinds - {"NetworkPolicy"})
 
 
@@ -264,6 +264,20 @@ def test_a_dry_run_denies_nobody() -> None:
             replace(PAY, method="GET", path="/x"),
         ):
             assert "allowed" == mesh(manifests, other), (name, other)
+
+
+def test_a_policy_makes_room_for_one_of_another_api_group_that_has_its_kind_and_its_name() -> None:
+    """A stack that says what it can in NetworkPolicy goes on in Calico's: both call it NetworkPolicy shop/payment-by-the-shop."""
+    one = shop()
+    rows = [allowed(one.checkout, "GET", one.payment)]
+    change = step(policy="payment-but-not-legacy", rows=rows)
+    case = scenario.case("N05", ALL, ("kubernetes", "calico"), policy="payment-by-the-shop", rows=rows, steps=[change])
+    assert isinstance(case, Case)
+    first, second = case.steps
+    assert first.apply == second.delete
+    assert {"networking.k8s.io/v1"} == {manifest["apiVersion"] for manifest in second.delete}
+    assert {"projectcalico.org/v3"} == {manifest["apiVersion"] for manifest in second.apply}
+    assert key(first.apply[0])[1:] == key(second.apply[0])[1:]
 
 
 def test_the_resolver_of_the_tables_is_the_one_that_a_cluster_has() -> None:

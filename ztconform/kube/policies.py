@@ -15,6 +15,7 @@ from ztconform.kube.names import Names
 from ztconform.kube.objects import labelled
 from ztconform.kube.resources import Identity, Resources, base
 from ztconform.model import Manifest, Ref, of_manifest
+from ztconform.proof import change
 
 # What the API server fills in, which changes nothing of what a policy says (networking/v1 defaults).
 _DEFAULTS: Mapping[str, Any] = {"protocol": "TCP"}
@@ -40,7 +41,7 @@ class Policies:
         self._resources = resources
         self._names = names
         self._labels = labels
-        self._applied: dict[tuple[str, str, str], _Applied] = {}
+        self._applied: dict[change.Key, _Applied] = {}
         self._kinds = kinds
 
     def apply(self, manifests: Sequence[Manifest]) -> None:
@@ -51,7 +52,7 @@ class Policies:
             self._resources.apply(made, dry_run=True)
         for manifest, made in zip(manifests, sent, strict=True):
             identity, _ = self._resources.apply(made)
-            self._applied[_key(manifest)] = _Applied(manifest, made, identity, self._resources.is_namespaced(made))
+            self._applied[change.key(manifest)] = _Applied(manifest, made, identity, self._resources.is_namespaced(made))
 
     def _demand_ours(self, manifest: Manifest) -> None:
         """Refuse to overwrite an object that is not ours; in a namespace of ours there is none."""
@@ -67,7 +68,7 @@ class Policies:
     def delete(self, manifests: Iterable[Manifest]) -> None:
         """Delete what was applied under these names; raises ClusterError."""
         for manifest in manifests:
-            applied = self._applied.pop(_key(manifest), None)
+            applied = self._applied.pop(change.key(manifest), None)
             if applied is not None:
                 self._resources.delete(applied.identity)
 
@@ -181,8 +182,3 @@ def agrees(sent: Any, there: Any) -> bool:
 
 def _is_default(key: str, value: Any) -> bool:
     return key == "policyTypes" or (key in _DEFAULTS and _DEFAULTS[key] == value)
-
-
-def _key(manifest: Manifest) -> tuple[str, str, str]:
-    metadata = manifest.get("metadata") or {}
-    return str(manifest.get("kind")), str(metadata.get("namespace") or ""), str(metadata.get("name"))

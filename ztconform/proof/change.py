@@ -10,12 +10,14 @@ from ztconform.model import Manifest, Ref, Step
 from ztconform.placeholders import render
 
 Mutate = Callable[[Manifest], Manifest | None]
+Key = tuple[str, str, str, str]
 
 
-def key(manifest: Manifest) -> tuple[str, str, str]:
-    """Return what identifies an object: kind, namespace, name."""
+def key(manifest: Manifest) -> Key:
+    """Return what identifies an object: API group, kind, namespace, name; Kubernetes and Calico both have a NetworkPolicy."""
     metadata: Mapping[str, Any] = manifest.get("metadata") or {}
-    return str(manifest.get("kind")), str(metadata.get("namespace") or "default"), str(metadata.get("name"))
+    group = str(manifest.get("apiVersion")).rpartition("/")[0]
+    return group, str(manifest.get("kind")), str(metadata.get("namespace") or "default"), str(metadata.get("name"))
 
 
 def allow_all(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
@@ -55,7 +57,7 @@ class Changes:
     def __init__(self, cluster: Cluster, mutate: Mutate | None) -> None:
         self._cluster = cluster
         self._mutate = mutate
-        self._force: dict[tuple[str, str, str], Manifest] = {}
+        self._force: dict[Key, Manifest] = {}
 
     def do(self, step: Step) -> None:
         """Perform a step with its manifests rendered and mutated.
@@ -79,7 +81,7 @@ class Changes:
         """Return which policies the cluster does not report back as they were applied, or ""."""
         reported = {key(m): m.get("spec") for m in self._cluster.policies()}
         wrong = [k for k, m in self._force.items() if reported.get(k, "absent") != m.get("spec")]
-        return ", ".join(f"{kind} {namespace}/{name}" for kind, namespace, name in wrong)
+        return ", ".join(f"{kind} {namespace}/{name}" for _, kind, namespace, name in wrong)
 
     def lift(self) -> None:
         """Take every policy away, remembering them."""
