@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ztconform.kube.hubble import tried
+from ztconform.kube.hubble import is_told, telling, tried
 from ztconform.kube.profile import Flight
 
 FLIGHT = Flight(nonce="n1", source="10.0.0.7", targets=frozenset({"10.0.1.9"}), port=8080, since=5.0)
@@ -36,3 +36,29 @@ def test_the_latest_drop_between_the_ends_is_taken() -> None:
 )
 def test_a_drop_of_before_or_between_others_is_not(found: tuple[float, dict[str, Any]]) -> None:
     assert tried([found], FLIGHT) is None
+
+
+NAMED = flow(drop_reason_desc="POLICY_DENY", traffic_direction="INGRESS", ingress_denied_by=[{"name": "no-legacy"}])
+DROPPED = flow(drop_reason_desc="POLICY_DENY", traffic_direction="INGRESS")
+DEFAULT = flow(drop_reason_desc="POLICY_DENIED", traffic_direction="INGRESS")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        (None, DROPPED, DROPPED),
+        (NAMED, DROPPED, NAMED),
+        (DROPPED, NAMED, NAMED),
+        (NAMED, {**NAMED, "uuid": "b"}, {**NAMED, "uuid": "b"}),
+        (DEFAULT, {**DEFAULT, "uuid": "b"}, {**DEFAULT, "uuid": "b"}),
+    ],
+)
+def test_of_a_verdict_and_its_drop_the_one_that_names_the_rule_is_kept(
+    before: dict[str, Any] | None, now: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    assert kept == telling(before, now)
+
+
+@pytest.mark.parametrize(("event", "told"), [(None, False), (DROPPED, False), (NAMED, True), (DEFAULT, True)])
+def test_a_denial_by_a_rule_is_waited_for_until_the_rule_is_named(event: dict[str, Any] | None, told: bool) -> None:
+    assert told is is_told(event)

@@ -23,7 +23,8 @@ from ztconform.model import Observation
 _SOCKET = "unix:///var/run/cilium/hubble.sock"
 _OBSERVE = ("hubble", "observe", "--server", _SOCKET, "--follow", "--verdict", "DROPPED", "--output", "jsonpb")
 # pkg/monitor/api/drop.go: by a policy's default deny, and by a rule that denies.
-_BY_POLICY = frozenset({"POLICY_DENIED", "POLICY_DENY"})
+_BY_RULE = "POLICY_DENY"
+_BY_POLICY = frozenset({"POLICY_DENIED", _BY_RULE})
 _CONTAINER = "cilium-agent"
 _KEPT = 20_000  # events
 # Seconds by which an event may come after the probe's own end: milliseconds on an idle machine, more than 0.3 s on a busy one
@@ -70,7 +71,7 @@ class HubbleLog:
         wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
         deadline = monotonic() + _LATE
         with self._came:
-            while not wanted.keys() <= self._events.keys() and monotonic() < deadline and not self._lost:
+            while not all(is_told(self._events.get(key)) for key in wanted) and monotonic() < deadline and not self._lost:
                 self._came.wait(max(deadline - monotonic(), 0.0))
             if self._lost:
                 return None
@@ -114,8 +115,7 @@ class HubbleLog:
         if key is None:
             return
         with self._came:
-            self._events.pop(key, None)
-            self._events[key] = flow
+            self._events[key] = telling(self._events.pop(key, None), flow)
             self._recent.append((monotonic(), flow))
             while len(self._events) > _KEPT:
                 self._events.popitem(last=False)
@@ -127,6 +127,20 @@ class HubbleLog:
         with self._came:
             self._lost = self._lost or why
             self._came.notify_all()
+
+
+def telling(before: Mapping[str, Any] | None, flow: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return which of two events of one client's port to keep: the later one, but for one that names less.
+
+    Seen with 1.19.6: of a denied packet there is the policy's verdict (type 5), which names the rule, and then the drop (type 1),
+    which does not.
+    """
+    return before if before is not None and _rules(before) and not _rules(flow) else flow
+
+
+def is_told(flow: Mapping[str, Any] | None) -> bool:
+    """Return whether an event has come that says all; the drop by a rule that denies, alone, does not."""
+    return flow is not None and (bool(_rules(flow)) or flow.get("drop_reason_desc") != _BY_RULE)
 
 
 def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], flight: Flight) -> Mapping[str, Any] | None:
@@ -154,9 +168,13 @@ def _of_flow(flow: Mapping[str, Any]) -> _Key | None:
     return str(source), int(transport.get("source_port", 0))
 
 
+def _rules(flow: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the policies that denied by a rule of theirs; none for a default deny."""
+    return flow.get("egress_denied_by" if flow.get("traffic_direction") == "EGRESS" else "ingress_denied_by") or ()
+
+
 def _drop(nonce: str, flow: Mapping[str, Any]) -> Drop:
     egress = flow.get("traffic_direction") == "EGRESS"
-    denied = flow.get("egress_denied_by" if egress else "ingress_denied_by") or []
-    named = tuple(sorted({f"{p['namespace']}/{p['name']}" if p.get("namespace") else str(p["name"]) for p in denied}))
+    named = tuple(sorted({f"{p['namespace']}/{p['name']}" if p.get("namespace") else str(p["name"]) for p in _rules(flow)}))
     address = flow["IP"]["source" if egress else "destination"]
     return Drop(nonce=nonce, direction="egress" if egress else "ingress", address=str(address), policies=named)
