@@ -120,7 +120,7 @@ def test_an_unknown_stack_is_refused_before_anything_else(inner, where):
         inner.pytester.makeini("[pytest]\nztc_stack = lob\n")
     result = inner.pytester.runpytest_subprocess("-p", "fakestack", *(["--ztc-stack=lob"] if where == "option" else []))
     assert pytest.ExitCode.USAGE_ERROR == result.ret
-    result.stderr.fnmatch_lines(["ERROR: no stack is called 'lob'; there is: *lab*"])
+    result.stderr.fnmatch_lines(["ERROR: no stack is called 'lob': *; a stack is lab, *"])
     result.stdout.no_fnmatch_line("*collected*")
 
 

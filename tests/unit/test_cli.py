@@ -330,15 +330,15 @@ def test_stacks_lists_every_stack_with_what_it_is_and_below_it_what_it_needs_and
     needs = [line for line in out.splitlines() if line.startswith("    needs ")]
     assert (0, list(stacks.names())) == (code, heads)
     assert len(stacks.names()) - 2 == len(needs)  # the lab needs nothing, and of custom nothing is known
-    assert "    needs 3072 MiB, VXLAN and WireGuard in the kernel, 6 images; can prove 15 of 78 requirements" in needs
+    assert "    needs 3072 MiB, VXLAN and WireGuard in the kernel, 6 images; can prove 16 of 78 requirements" in needs
 
 
 def test_of_one_stack_everything_is_told_and_every_feature_is_there_or_has_its_reason(run: Run) -> None:
     code, out, _ = run("stacks", "calico+gateway+istio")
     assert (0, "calico+istio+gateway") == (code, out.split()[0])
     lacks = {line.split()[1].rstrip(":") for line in out.splitlines() if line.startswith("lacks ")}
-    assert {"mtls", "egress-gateway", "staged-policy"} <= lacks
-    assert "l34" not in lacks
+    assert {"svid-rotation", "federation", "staged-policy"} <= lacks
+    assert not {"l34", "mtls"} & lacks
     assert " N01 " in out
 
 

@@ -14,7 +14,9 @@ from ztconform.errors import UsageError
 from ztconform.kube import objects, privileged
 from ztconform.kube.deploying import Deployment
 from ztconform.kube.labels import Labels
+from ztconform.kube.making import Surroundings
 from ztconform.kube.names import Names
+from ztconform.kube.nodes import Nodes
 from ztconform.lab.state import State
 from ztconform.model import (
     PRIVILEGED,
@@ -189,7 +191,8 @@ def test_the_lab_refuses_such_a_client_in_one_line() -> None:
 
 
 def test_such_a_client_cannot_start_later_whatever_its_namespace_admits() -> None:
-    deployment = Deployment(None, None, LABELS, OPTIONS, Names())  # type: ignore[arg-type]  # refused before anything is asked
+    around = Surroundings(nodes=Nodes((), {}, {}, {}), labels=LABELS, options=OPTIONS)
+    deployment = Deployment(None, around, Names())  # type: ignore[arg-type]  # refused before anything is asked
     with pytest.raises(UsageError, match=f"workload {HOST}: clients on their node's own network start with the topology alone"):
         deployment.happened(Lifecycle(action="start", workload=HOST, spec=CLIENT))
 
