@@ -35,6 +35,7 @@ _OWNER = "lab"  # of what every lab has: DNS and bystanders
 _OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
 _OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run")
 _LACKING = {
+    "deny-priority": "NetworkPolicy, all that the lab's packet filter speaks, has no rule that denies",
     "host-network": "the lab's nodes have no network of their own that a pod could be on",
     "node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones",
 }

@@ -32,7 +32,7 @@ CRDS = (
 )
 HUB = "docker.io/istio"
 TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
-NOT_YET = "meshed pods on Kubernetes are not probed yet"
+NOT_YET = "pods of this mesh are not probed on Kubernetes yet"
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
 
 MESH_CONFIG: Mapping[str, Any] = {
