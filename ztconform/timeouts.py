@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long each phase may take, all in seconds; a stack hands one of these to the proof protocol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,10 @@ class Timeouts:
 
 # Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
 LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
+
+# An entry is known to SPIRE's server after half a second and to its agent after another, and after an outage within five; each
+# probe that shows an SVID asks for it first, so that there are fewer.
+LAB_SPIRE = replace(LAB, converge=15.0, spacing=0.05, stream_rate=100)
 
 # As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, a changed label
 # of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
