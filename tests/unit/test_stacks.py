@@ -23,9 +23,9 @@ HUBBLE = {"enable-hubble": "true"}
 
 
 def test_every_stack_of_the_registry_is_found_by_its_own_name() -> None:
-    assert ("cilium", "custom", "lab") == stacks.names()
+    assert ("cilium", "custom", "lab", "lab+spire") == stacks.names()
     assert list(stacks.names()) == [stacks.find(name).name for name in stacks.names()]
-    assert [True, True, False] == [stacks.find(name).shared for name in stacks.names()]
+    assert [True, True, False, False] == [stacks.find(name).shared for name in stacks.names()]
 
 
 def test_the_stacks_are_listed_without_the_extras() -> None:
@@ -42,7 +42,7 @@ def test_the_stacks_are_listed_without_the_extras() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "" == done.stderr
-    assert ["['cilium', 'custom', 'lab']", "pip install 'ztconform[kind]'"] == [
+    assert ["['cilium', 'custom', 'lab', 'lab+spire']", "pip install 'ztconform[kind]'"] == [
         done.stdout.splitlines()[0],
         done.stdout.splitlines()[1].partition(": ")[2],
     ]

@@ -10,7 +10,12 @@ from ztconform.cluster import Cluster
 from ztconform.errors import UsageError
 from ztconform.settings import Settings
 
-_MODULES = {"cilium": "ztconform.stacks.cilium", "custom": "ztconform.stacks.custom", "lab": "ztconform.stacks.lab"}
+_MODULES = {
+    "cilium": "ztconform.stacks.cilium",
+    "custom": "ztconform.stacks.custom",
+    "lab": "ztconform.stacks.lab",
+    "lab+spire": "ztconform.stacks.labspire",
+}
 
 
 class Stack(Protocol):
