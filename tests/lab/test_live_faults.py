@@ -263,6 +263,21 @@ def test_a_firewall_log_that_lost_events_proves_no_denial(lab, monkeypatch):
     assert "lost events" in came["client denied"][1]
 
 
+def test_a_machine_too_busy_for_a_denied_probe_does_not_hide_a_policy_without_effect(lab, monkeypatch):
+    """Every answer comes later than a denied probe waits; the last word is asked for with an allowed probe's patience."""
+    real, patience = lab.run, lab.facts().timeouts.denied
+
+    def hurried(attempts):
+        round_ = real(attempts)
+        met = zip(attempts, round_.observations, strict=True)
+        late = tuple(replace(o, signal="timeout", status=None, backend="") if a.timeout == patience else o for a, o in met)
+        return replace(round_, observations=late)
+
+    came = outcomes(lab, at="converge", fault=lambda: monkeypatch.setattr(lab, "run", hurried), mutate=lambda manifest: None)
+    assert "VIOLATED" == came["client denied"][0]
+    assert "answered by t/server-0" in came["client denied"][1]
+
+
 def test_a_bystander_that_is_cut_off_makes_silence_inconclusive(lab):
     came = outcomes(lab, at="converge", fault=lambda: [unserve(lab, Ref("ztc-bystanders", f"listener-{n}-0")) for n in (0, 1)])
     assert "INCONCLUSIVE" == came["client denied"][0]

@@ -373,7 +373,7 @@ def test_a_loosened_policy_is_red_in_the_rows_that_it_opens(
     denied = {r.row.id for r in results if r.row.want == "denied"}
     expected = denied if opens == ALL else {r.row.id for r in results if _names(opens, r.row.id)}
     # A policy that is gone altogether may also close what its rules had opened under another one.
-    assert expected == (red & denied if opens == ALL else red)
+    assert expected == (red & denied if opens == ALL else red), "\n".join(f"{r.row.id}: {r.outcome}: {r.why}" for r in results)
 
 
 def test_every_scenario_of_the_mesh_has_its_policies_loosened() -> None:
