@@ -29,7 +29,7 @@ def judge(
             if not observation.backend and any(_looks_like(s, attempt, observation) for s in signatures):
                 return _refused_by_someone(attempt, observation, round_, signatures, cause, baseline)
             return _answered(attempt, observation, baseline)
-        case "timeout" | "silence" | "icmp" | "closed" | "tls-alert":
+        case "timeout" | "silence" | "icmp" | "closed" | "tls-alert" | "no-identity":
             return _refused_by_someone(attempt, observation, round_, signatures, cause, baseline)
         case "refused":
             return _inconclusive("connection refused: nobody listens there, and that is no policy's doing")

@@ -16,8 +16,9 @@ App = Literal["http", "http2", "grpc", "tcp", "udp"]
 Kind = Literal["tcp", "udp", "http", "http2", "grpc", "websocket", "tls", "dns", "api"]  # api: a manifest that must be refused
 Address = Literal["pod", "service", "headless", "name", "node", "other-node"]  # the last: node ports, with the target or without
 ControlKind = Literal["open", "opened", "twin"]
-Signal = Literal["answered", "timeout", "icmp", "refused", "closed", "tls-alert", "dns", "silence", "not-run"]
-Stage = Literal["exec", "dns", "connect", "tls", "request", "done"]
+Signal = Literal["answered", "timeout", "icmp", "refused", "closed", "tls-alert", "dns", "silence", "no-identity", "not-run"]
+Stage = Literal["exec", "identity", "dns", "connect", "tls", "request", "done"]  # identity: its SVID is fetched
+Provider = Literal["sound", "federated", "banned", "server-down", "down"]  # of identities; "federated" with the partner
 Manifest = Mapping[str, Any]  # parsed and rendered: no placeholder is left in it
 
 OUTSIDE = ""  # the namespace of a host outside the cluster network
@@ -110,7 +111,8 @@ class Probe:
     host: str | None = None
     raw: str | None = None  # the whole request, latin-1, with {nonce} where the nonce belongs
     past_proxy: bool = False  # leave the client's own proxy out, as an attacker in the pod could
-    # The client certificate of a probe that speaks TLS itself: "own", "none", "expired", "foreign-ca", or "ns/account" of another
+    # The client certificate of a probe that speaks TLS itself: "own", "none", "expired", "foreign-ca", "partner" (of
+    # its account, by another trust domain's identity provider), or "ns/account" of another
     cert: str | None = None
     connection: str | None = None  # rows of one name share a connection, in row order
 
@@ -223,12 +225,14 @@ class Cause:
     explicit: bool  # False: "default deny" of the endpoint, no rule names the denial
     direction: Literal["ingress", "egress", ""]
     endpoint: Ref | None
-    source: Literal["nflog", "access-log", "hubble", "goldmane", "metric"]
+    source: Literal["nflog", "access-log", "hubble", "goldmane", "metric", "spire"]
 
     def __str__(self) -> str:
         names = ", ".join(self.policies) or "no policy"
         if self.explicit:
             return names
+        if self.layer == "identity":
+            return f"{self.source}, which issues nothing to {self.endpoint}"
         if self.layer == "mtls":
             return f"mutual TLS of {self.endpoint}, demanded by {names}"
         return f"{f'default deny {self.direction}'.rstrip()} of {self.endpoint}, selected by {names}"
@@ -279,6 +283,8 @@ class Step:
     delete: tuple[Manifest, ...] = ()
     relabel: tuple[tuple[Ref, Mapping[str, str | None]], ...] = ()  # a namespace is a Ref with an empty name
     lifecycle: tuple[Lifecycle, ...] = ()
+    provider: Provider = "sound"  # while this step lasts, and no longer; likewise:
+    unregistered: frozenset[Ref] = frozenset()  # workloads that the identity provider has no entry for
     rows: tuple[Row, ...] = ()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, Unpack
 
 from ztconform.errors import UsageError
-from ztconform.model import OUTSIDE, Address, ControlKind, Kind, Layer, Port, Probe, Ref, Row, Workload
+from ztconform.model import OUTSIDE, Address, ControlKind, Kind, Layer, Port, Probe, Provider, Ref, Row, Workload
 
 # A verb's first word, where it is no HTTP method; "H2 GET" is a GET by HTTP/2, "GRPC" has the method as its path.
 _KINDS: Mapping[str, Kind] = {
@@ -78,6 +78,8 @@ class Change:
     policy: str | None = None
     relabel: Mapping[Ref, Mapping[str, str | None]] = field(default_factory=dict)
     restart: Sequence[Ref] = ()
+    provider: Provider = "sound"
+    unregistered: frozenset[Ref] = frozenset()
     rows: Sequence[Row] = ()
 
 
@@ -142,12 +144,24 @@ def step(
     relabel: Mapping[Peer, Mapping[str, str | None]] | None = None,
     relabel_namespaces: Mapping[str, Mapping[str, str | None]] | None = None,
     restart: Sequence[Peer] = (),
+    provider: Provider = "sound",
+    unregister: Sequence[Peer] = (),
     rows: Sequence[Row],
 ) -> Change:
-    """Change policies or labels (None removes one), or restart pods, after the rows before it are proved; demand these rows."""
+    """Change policies or labels (None removes one), or restart pods, after the rows before it are proved; demand these rows.
+
+    While they are proved the identity provider is in the state `provider`, and knows nothing of the workloads in `unregister`.
+    """
     labels = {peer.workload.ref: change for peer, change in (relabel or {}).items()}
     labels.update((Ref(namespace, ""), change) for namespace, change in (relabel_namespaces or {}).items())
-    return Change(policy=policy, relabel=labels, restart=[peer.workload.ref for peer in restart], rows=tuple(rows))
+    return Change(
+        policy=policy,
+        relabel=labels,
+        restart=[peer.workload.ref for peer in restart],
+        provider=provider,
+        unregistered=frozenset(peer.workload.ref for peer in unregister),
+        rows=tuple(rows),
+    )
 
 
 def _probe(source: Peer, verb: str, target: Peer, path: str, attributes: Attributes) -> Probe:

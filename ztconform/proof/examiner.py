@@ -11,7 +11,7 @@ from ztconform.proof.plan import as_opening
 from ztconform.proof.trial import Finding, Trial
 
 # Signals behind which a denial may stand, so that a cause is worth asking for; beside them an answer that is nobody's of ours.
-_SILENT = frozenset({"timeout", "silence", "icmp", "closed", "tls-alert"})
+_SILENT = frozenset({"timeout", "silence", "icmp", "closed", "tls-alert", "no-identity"})
 
 
 class Examiner:
