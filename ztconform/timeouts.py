@@ -20,6 +20,10 @@ class Timeouts:
 # Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
 LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
 
+# An entry is known to SPIRE's server after half a second and to its agent after another, and after an outage within five; each
+# probe that shows an SVID asks for it first, so that there are fewer.
+LAB_SPIRE = replace(LAB, converge=15.0, spacing=0.05, stream_rate=100)
+
 # As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, a changed label
 # of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
 KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)

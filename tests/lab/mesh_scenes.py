@@ -238,7 +238,7 @@ class World:
         return {name: tls.identity(name, chain, key)}
 
     def secrets(self) -> dict[str, Any]:
-        found = {tls.BUNDLE: tls.bundle("cluster.local", self.given["bundle"])}
+        found = {tls.BUNDLE: tls.bundle({"cluster.local": self.given["bundle"]})}
         for pod in self.pods:
             if pod.account:
                 found |= self.secret(pod.name, self.identities.get(pod.name, pod.account))

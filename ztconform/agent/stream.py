@@ -16,17 +16,21 @@ from .wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from .attempt import Observation
-    from .prober import Prober
+    from .attempt import Done, Observation
     from .spec import Spec
+
+    class Sender(Protocol):
+        """Send one probe, as `Prober` does."""
+
+        def send(self, spec: Spec, nonce: str, done: Done) -> None: ...
 
 
 class Streams:
     """Run streams of probes on one prober, in the running loop."""
 
-    def __init__(self, prober: Prober) -> None:
+    def __init__(self, prober: Sender) -> None:
         self._prober = prober
         self._streams: dict[str, _Stream] = {}
 
@@ -60,7 +64,7 @@ class Streams:
 class _Stream:
     """Send in slots: slot n is due at n times the period over the number of specs, and sends spec n modulo that number."""
 
-    def __init__(self, prober: Prober, specs: Sequence[Spec], every: float, emit: Callable[[Observation], None]) -> None:
+    def __init__(self, prober: Sender, specs: Sequence[Spec], every: float, emit: Callable[[Observation], None]) -> None:
         self._prober = prober
         self._specs = specs
         self._spacing = every / len(specs)

@@ -105,6 +105,11 @@ def of_denial(state: State, denial: Mapping[str, Any]) -> Cause | None:
     )
 
 
+def of_refusal(nonce: str, pod: Ref | None) -> Cause:
+    """Return the cause that the identity provider's own log tells of."""
+    return Cause(nonce=nonce, layer="identity", policies=(), explicit=False, direction="", endpoint=pod, source="spire")
+
+
 def of_remark(state: State, pod: str, rule: str | None, plaintext: bool) -> frozenset[str]:
     """Return what a proxy remarked on a request that passed: policies whose dry run would have denied it, and "plaintext".
 

@@ -13,23 +13,25 @@ from typing import Any
 
 from ztconform.cluster import Facts, Resolver
 from ztconform.lab import isolation, nfnetlink, servicenat, zone
-from ztconform.lab.causes import Flight, flights, of_denial, of_drop, of_remark
+from ztconform.lab.causes import Flight, flights, of_denial, of_drop, of_refusal, of_remark
 from ztconform.lab.inventory import LabPod
-from ztconform.lab.mesh.control import TTL, MeshControl, lacking
+from ztconform.lab.mesh.control import MeshControl, lacking
+from ztconform.lab.mesh.issuing import TTL, OwnIssuer
 from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.process import LabProcess
 from ztconform.lab.rounds import BYSTANDERS, DNS, base_topology, compose, read_round
 from ztconform.lab.ruleset import Table
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.services import endpoints
-from ztconform.lab.signatures import SIGNATURES
+from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
+from ztconform.lab.spire.issuer import Binaries, SpireIssuer
 from ztconform.lab.state import NODES, State
 from ztconform.lab.stream import LabStream
 from ztconform.lab.targets import Aim, command
 from ztconform.model import OUTSIDE, Attempt, Cause, Manifest, Pod, Ref, Round, Sighting, Step, Topology
 from ztconform.proof import witness
 from ztconform.proof.pins import Pins
-from ztconform.timeouts import LAB
+from ztconform.timeouts import LAB, LAB_SPIRE
 
 _OWNER = "lab"  # of what every lab has: DNS and bystanders
 _OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
@@ -39,15 +41,22 @@ _LACKING = {
     "host-network": "the lab's nodes have no network of their own that a pod could be on",
     "node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones",
 }
+_OF_SPIRE = ("spire", "federation", "disruption")
+_WITHOUT_SPIRE = "the lab issues identities itself: the stack lab+spire has SPIRE issue them"
+_NOTHING_TO_DISTURB = "the lab has no part that could be disturbed: the stack lab+spire has SPIRE"
+_SPIRE_RENEWS = "SPIRE's agent renews SVIDs when their time has come, and nobody can ask it to"
 
 
 class LabCluster:
     """Run a lab of two nodes; a context manager whose end removes everything."""
 
-    def __init__(self, *, baseline: Sequence[Manifest] = (), svid_ttl: float | None = None) -> None:
+    def __init__(
+        self, *, baseline: Sequence[Manifest] = (), svid_ttl: float | None = None, spire: Binaries | None = None
+    ) -> None:
         """Start the lab; identities live `svid_ttl` seconds, an hour where it is not given.
 
-        `baseline` are policies that every deployed namespace gets by itself, as on clusters that generate a default deny.
+        `baseline` are policies that every deployed namespace gets by itself, as on clusters that generate a default deny. With
+        `spire` a SPIRE of the lab's own issues the identities of meshed pods.
         Raises ClusterError, with the cure, where this machine cannot run it.
         """
         self._baseline = tuple(baseline)
@@ -61,7 +70,10 @@ class LabCluster:
         self._ends: dict[Ref, float] = {}  # terminating workload -> when its grace is over
         self._pins = Pins()
         self._process = LabProcess(NODES)
-        self.mesh = MeshControl(self._process.prober, svid_ttl or TTL)
+        self._spire = spire
+        prober, ttl = self._process.prober, svid_ttl or TTL
+        issuer = OwnIssuer(ttl) if spire is None else SpireIssuer(prober, spire, ttl)
+        self.mesh = MeshControl(prober, issuer, [] if spire is None else [str(spire.server), str(spire.agent)])
         try:
             self._commit(self._state.deploy(base_topology(), _OWNER))
         except BaseException:
@@ -83,12 +95,21 @@ class LabCluster:
         resolver = self._state.pods[DNS.pod]
         no_mesh = lacking()
         return Facts(
-            stack="lab",
+            stack="lab" if self._spire is None else "lab+spire",
             dialects=("kubernetes", "istio"),
-            features=dict.fromkeys(_OF_THE_NETWORK, "") | dict.fromkeys(_OF_THE_MESH, no_mesh) | _LACKING,
-            versions={"linux": platform.release(), "python": ".".join(map(str, sys.version_info[:3]))},
-            signatures=SIGNATURES,
-            timeouts=LAB,
+            features={
+                **dict.fromkeys(_OF_THE_NETWORK, ""),
+                **dict.fromkeys(_OF_THE_MESH, no_mesh),
+                **_LACKING,
+                **self._of_spire(no_mesh),
+            },
+            versions={
+                "linux": platform.release(),
+                "python": ".".join(map(str, sys.version_info[:3])),
+                **({} if self._spire is None else {"spire": self._spire.version}),
+            },
+            signatures=SIGNATURES if self._spire is None else (*SIGNATURES, *SPIRE_SIGNATURES),
+            timeouts=LAB if self._spire is None else LAB_SPIRE,
             resolver=Resolver(
                 address=self._vips[DNS.workload].v4,
                 namespace=DNS.workload.namespace,
@@ -97,6 +118,11 @@ class LabCluster:
             ),
             nodes=tuple(f"node-{n}" for n in range(NODES)),
         )
+
+    def _of_spire(self, no_mesh: str) -> Mapping[str, str]:
+        if self._spire is None:
+            return dict.fromkeys(_OF_SPIRE, _WITHOUT_SPIRE) | {"disruption": _NOTHING_TO_DISTURB}
+        return dict.fromkeys(_OF_SPIRE, no_mesh) | {"svid-rotation": _SPIRE_RENEWS}
 
     def deploy(self, topology: Topology, owner: str) -> None:
         """Create a topology; raises UsageError, with nothing created, if one of its namespaces exists."""
@@ -119,13 +145,14 @@ class LabCluster:
         return () if found is None else tuple(p.ref for p in endpoints(found, self._state.inventory))
 
     def perform(self, step: Step) -> None:
-        """Do a step's changes in the order apply and delete, labels, lifecycle."""
+        """Do a step's changes in the order apply and delete, labels, lifecycle, identity provider."""
         self._reap()
         state = self._state.perform(step, self._owner)
         now = monotonic()
         for event in step.lifecycle:
             if event.action == "terminate":
                 self._ends[event.workload] = now + event.grace
+        self.mesh.hold(step.provider, step.unregistered)
         self._commit(state)
 
     def policies(self) -> Sequence[Manifest]:
@@ -164,6 +191,7 @@ class LabCluster:
             return None
         found = [of_drop(self._state, nonce, prefix) for nonce, prefix in answer["events"]]
         found += [of_denial(self._state, denial) for denial in answer["denials"]]
+        found += [of_refusal(nonce, self._pod(pod)) for nonce, pod in answer["refused"]]
         known = {cause.nonce for cause in found if cause is not None}
         found += [
             of_drop(self._state, nonce, prefix)
@@ -182,10 +210,14 @@ class LabCluster:
     def render(self, attempt: Attempt) -> str:
         """Return a command that sends the probe again from the same pod, while the lab is up (`--pdb` keeps it)."""
         spec = self._aim().spec(attempt)
+        held = self.mesh.holding(self._state.pods[attempt.probe.source])
+        if spec.pop("svid", None) and held is not None:
+            spec["tls"] |= {"chain": held.chain_pem, "key": held.key_pem}
         return command(self._process.inner_pid, self._namespaces[spec["pod"]], spec)
 
     def remove(self, owner: str) -> None:
-        """Remove what is this owner's."""
+        """Remove what is this owner's, and leave the identity provider sound."""
+        self.mesh.hold("sound", frozenset())
         self._commit(self._state.remove(owner))
         self._ends.clear()
         self._owner = _OWNER
@@ -196,6 +228,9 @@ class LabCluster:
         wanted = set(workloads)
         pods = [p for p in self._state.pods.values() if p.workload in wanted and p.meshed]
         return {ref: svid.serial for ref, svid in self.mesh.rotate(self._state, pods).items()}
+
+    def _pod(self, name: str | None) -> Ref | None:
+        return next((ref for ref in self._state.pods if str(ref) == name), None)
 
     def _aim(self) -> Aim:
         return Aim(self._state, self._vips, self._pins, self.mesh)

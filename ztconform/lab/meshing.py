@@ -32,7 +32,7 @@ class Meshing:
     async def open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Make a place for Envoy's files, which goes with this process."""
         if self._envoy is None:
-            self._scratch = Scratch([request["binary"]])
+            self._scratch = Scratch([request["binary"], *request["beside"]])
             directory = Path(self._scratch.path) / "envoy"
             directory.mkdir(mode=0o700)
             self._envoy = Envoy(request["binary"], directory)
@@ -40,14 +40,19 @@ class Meshing:
 
     async def capture(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Redirect pods to Envoy, and return the paths by which it opens their namespaces."""
-        if self._scratch is None:
-            raise ClusterError("the lab's mesh was not opened; please report")
+        scratch = self.scratch()
         found = {}
         for device in request["devices"]:
             fd = self._namespace_of(device)
             capture.install(fd)
-            found[device] = self._paths[device] = self._scratch.bind(fd)
+            found[device] = self._paths[device] = scratch.bind(fd)
         return found
+
+    def scratch(self) -> Scratch:
+        """Return the file system of the lab's own, which goes with this process."""
+        if self._scratch is None:
+            raise ClusterError("the lab's mesh was not opened; please report")
+        return self._scratch
 
     async def release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Drop the paths of pods that have gone."""

@@ -21,6 +21,9 @@ from ztconform.lab.isolation import NFLOG_GROUP
 from ztconform.lab.meshing import Meshing
 from ztconform.lab.netlink import NETLINK_NETFILTER, open_in
 from ztconform.lab.nflog import NfLog
+from ztconform.lab.spire import presenting
+from ztconform.lab.spire.host import Host
+from ztconform.lab.spire.presenting import Presenter
 from ztconform.lab.wiring import PodLink, Wiring
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Probing:
         self._streams: dict[int, _Stream] = {}
         self._meshed: set[str] = set()  # pods whose TCP goes through Envoy
         self._mesh = Meshing(self._wiring.netns)
+        self._spire = Host(self._mesh.scratch, self._wiring.netns)
         self._hand_over("outside", self._wiring.outside)
 
     def operations(self) -> Mapping[str, control.Operation]:
@@ -62,6 +66,9 @@ class Probing:
             "mesh-tell": self._mesh.tell,
             "mesh-restart": self._mesh.restart,
             "mesh-memory": self._mesh.memory,
+            "spire-open": self._spire.open,
+            "spire-keep": self._spire.keep,
+            "spire-mint": self._spire.mint,
             "mark": self.mark,
             "watch": self.watch,
             "drain": self.drain,
@@ -98,6 +105,7 @@ class Probing:
         devices = [d for d in request["devices"] if d in self._devices]
         for device in devices:
             key = self._devices.pop(device)
+            self._spire.release(device)
             del self._fds[key]
             self._meshed.discard(key)
             prober = self._probers.pop(key, None)
@@ -136,21 +144,30 @@ class Probing:
                 self._mesh.past(spec["nonce"])
         observations: list[Any] = [None] * len(specs)
         came = await asyncio.gather(
-            *(self._prober(pod).probe_all([specs[at] for at in places]) for pod, places in by_pod.items())
+            *(
+                presenting.send_all(self._prober(pod), [specs[at] for at in places], partial(self._presenter, pod))
+                for pod, places in by_pod.items()
+            )
         )
         for places, found in zip(by_pod.values(), came, strict=True):
             for at, observation in zip(places, found, strict=True):
                 observations[at] = observation
         return {"observations": observations}
 
+    def _presenter(self, pod: str, device: str) -> Presenter:
+        return Presenter(self._prober(pod), partial(self._spire.present, device))
+
     async def causes(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the firewall and the proxies logged of these, and whether a log ever lost an event.
 
-        An event is [nonce, log prefix] of the firewall; a denial the fields of `mesh.accesslog.Denial`, the pod as text.
+        An event is [nonce, log prefix] of the firewall; a denial the fields of `mesh.accesslog.Denial`, the pod as text; who was
+        refused an identity is [nonce, pod].
         """
         wanted = set(request["nonces"])
         deadline = monotonic() + _LOG_SECONDS
         events = dict(self._drops.of(wanted))
+        refusals = self._spire.refusals(wanted)
+        wanted -= refusals.keys()
         denials = dict(self._mesh.denials(wanted - events.keys()))
         # Envoy writes its log some milliseconds after the fact.
         while self._meshed and len(events) + len(denials) < len(wanted) and monotonic() < deadline:
@@ -160,7 +177,8 @@ class Probing:
         told = [{**asdict(denial), "pod": str(denial.pod) if denial.pod else None} for denial in denials.values()]
         lost = self._drops.lost or bool(self._mesh.log.damaged)
         unclaimed = self._drops.unclaimed() if self._meshed else []
-        return {"events": list(events.items()), "denials": told, "unclaimed": unclaimed, "lost": lost}
+        refused = [[nonce, self._devices.get(device)] for nonce, device in refusals.items()]
+        return {"events": list(events.items()), "denials": told, "unclaimed": unclaimed, "refused": refused, "lost": lost}
 
     async def remarks(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return what Envoy's log says of requests that passed: [dry-run rule that would have denied, in plaintext] by nonce."""
@@ -177,12 +195,12 @@ class Probing:
 
     async def watch(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Start a stream."""
-        by_pod: dict[str, list[dict[str, Any]]] = {}
+        by_pod: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
         for spec in request["specs"]:
-            by_pod.setdefault(spec.pop("pod"), []).append(spec)
+            by_pod.setdefault((spec.pop("pod"), spec.pop(presenting.KEY, None)), []).append(spec)
         stream = _Stream()
-        for pod, specs in by_pod.items():
-            streams = Streams(self._prober(pod))
+        for (pod, device), specs in by_pod.items():
+            streams = Streams(self._prober(pod) if device is None else self._presenter(pod, device))
             streams.start("", specs, request["every"], stream.came)
             stream.parts.append(streams)
         self._streams[request["stream"]] = stream

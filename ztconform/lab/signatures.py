@@ -51,3 +51,14 @@ SIGNATURES = (
     # A client's own proxy that refuses the server's certificate, or hears that its own was refused.
     Signature(name="503", layer="mtls", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
 )
+
+# Where SPIRE issues identities: no entry is for the process that asks, or the server has banned the agent that it asks. An agent
+# that is gone for another reason looks like the second and has logged no ban.
+_FETCHING: frozenset[Stage] = frozenset({"identity"})
+_NO_ENTRY = "PERMISSION_DENIED no identity issued"
+SPIRE_SIGNATURES = (
+    Signature(name="NOSVID", layer="identity", kinds=_TCP, signal="no-identity", stages=_FETCHING, detail=_NO_ENTRY, caused=True),
+    Signature(
+        name="BANNED", layer="identity", kinds=_TCP, signal="no-identity", stages=_FETCHING, detail=r"UNAVAILABLE.*", caused=True
+    ),
+)

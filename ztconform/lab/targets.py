@@ -46,6 +46,8 @@ class Aim:
             spec["mark"] = MARK
         if probe.cert is not None or probe.kind == "tls":
             spec["tls"] = self._mesh.client_tls(self._state, probe, source)
+        if self._mesh.fetches(probe):
+            spec["svid"] = source.device
         if "name" in spec or probe.kind == "dns":
             spec["search"] = search(source.ref.namespace, CLUSTER_DOMAIN)
             spec["resolver"] = [self._vip(DNS.workload, 4), 53]

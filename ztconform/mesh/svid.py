@@ -70,7 +70,7 @@ class Authority:
 
         Raises UsageError for what is no SPIFFE ID of a workload in this trust domain.
         """
-        if _domain_of(spiffe_id) != self.trust_domain:
+        if domain_of(spiffe_id) != self.trust_domain:
             raise UsageError(f"{spiffe_id} is not in the trust domain {self.trust_domain}, which alone this authority speaks for")
         now = self._clock()
         return self._sign(spiffe_id, now, now - backdate, now + ttl)
@@ -84,7 +84,7 @@ class Authority:
 
         "foreign-domain" is signed by our own root, and has the same path in another trust domain.
         """
-        domain = _domain_of(spiffe_id)
+        domain = domain_of(spiffe_id)
         match forgery:
             case "foreign-ca":
                 return self.foreign().issue(spiffe_id)
@@ -154,7 +154,7 @@ def _instant(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def _domain_of(spiffe_id: str) -> str:
+def domain_of(spiffe_id: str) -> str:
     """Return the trust domain of a workload's SPIFFE ID; raises UsageError for what is none."""
     found = _ID.fullmatch(spiffe_id)
     if found is None or len(spiffe_id) > _LONGEST_ID:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file system in memory that only the lab's own processes see, and paths in it by which Envoy opens pods' namespaces.
+"""A file system in memory that only the lab's own processes see, with paths of pods' namespaces for Envoy, and of programs.
 
 What is written there is left to `xdsfiles` and `envoy`. It goes with the lab's mount namespace, whatever ends the lab.
 """
@@ -37,7 +37,9 @@ class Scratch:
                 "--security-opt apparmor=unconfined --security-opt seccomp=unconfined, or with --privileged"
             ) from error
         self._namespaces = self.path / "netns"
-        self._namespaces.mkdir()
+        self._programs = self.path / "programs"
+        for directory in (self._namespaces, self._programs):
+            directory.mkdir()
         self._bound = 0
 
     def bind(self, fd: int) -> str:
@@ -51,8 +53,18 @@ class Scratch:
             raise ClusterError(f"cannot give a pod's network namespace a path: {error.strerror}") from error
         return str(path)
 
+    def run_as(self, program: str, name: str) -> str:
+        """Return a path by which a program can be started under another name, which /proc then gives it."""
+        path = self._programs / name
+        path.touch()
+        try:
+            netns.checked("mount", os.fsencode(program), os.fsencode(path), None, ctypes.c_ulong(MS_BIND), None)
+        except OSError as error:
+            raise ClusterError(f"cannot give {program} a path of its own in the lab: {error.strerror}") from error
+        return str(path)
+
     def unbind(self, path: str) -> None:
-        """Remove the path of a namespace, which then lives as long as a descriptor or a socket in it."""
+        """Remove the path of a namespace or program, which then lives as long as somebody uses it."""
         netns.checked("umount2", path.encode(), MNT_DETACH)
         Path(path).unlink()
 

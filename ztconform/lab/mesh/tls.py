@@ -4,6 +4,7 @@
 Certificates are made by `svid`; whose identity a client expects goes with each connection, set by `outbound`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ztconform.lab.mesh.filters import extension, file_source, typed
@@ -60,12 +61,12 @@ def identity(pod: str, chain_pem: str, key_pem: str) -> dict[str, Any]:
     return typed("extensions.transport_sockets.tls.v3.Secret", name=pod, tls_certificate=certificate)
 
 
-def bundle(trust_domain: str, pem: str) -> dict[str, Any]:
-    """Return the secret by which every pod knows its trust domain: a certificate's URI must be of it, and signed by its root."""
+def bundle(roots: Mapping[str, str]) -> dict[str, Any]:
+    """Return the secret by which every pod knows trust domains: a certificate's URI must be of one, and signed by its root."""
     validator = extension(
         "envoy.tls.cert_validator.spiffe",
         "extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
-        trust_domains=[{"name": trust_domain, "trust_bundle": {"inline_string": pem}}],
+        trust_domains=[{"name": name, "trust_bundle": {"inline_string": pem}} for name, pem in sorted(roots.items())],
     )
     context = {"custom_validator_config": validator}
     return typed("extensions.transport_sockets.tls.v3.Secret", name=BUNDLE, validation_context=context)
