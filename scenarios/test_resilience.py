@@ -4,6 +4,7 @@
 from ztconform import allowed, denied, requirement, step
 
 PAY = "/v1/payments/1"
+CHECKOUT = "spiffe://cluster.local/ns/shop/sa/checkout"
 
 
 # A mesh policy that was deleted, or a proxy that no longer reads it: the network alone has to hold.
@@ -37,6 +38,19 @@ def test_a_pod_without_a_proxy_gains_nothing(shop, prove):
         policy=["shop-permissive", "payments-by-checkout"],
         rows=[allowed(*injected), denied(*bare, by="l7"), denied(*by_pod, by="l7")],
         steps=[step(policy="shop-strict", rows=[allowed(*injected), denied(*bare, by="mtls"), denied(*by_pod, by="mtls")])],
+    )
+
+
+# An identity provider whose outage is everybody's, or that is replaced by letting anybody in.
+@requirement(id="R08")
+def test_valid_svids_keep_working_while_the_identity_provider_is_down(shop, prove):
+    pays, other = ((c, "POST", shop.payment, PAY) for c in (shop.checkout, shop.frontend))
+    rows = [allowed(*pays, identity=CHECKOUT), denied(*other, by="l7"), denied(shop.legacy, "POST", shop.payment, PAY, by="mtls")]
+    cached = allowed(*pays, past_proxy=True, cert="own", identity=CHECKOUT)
+    prove(
+        policy=["shop-strict", "payments-by-checkout"],
+        rows=[*rows, cached],
+        steps=[step(provider="server-down", rows=[*rows, cached]), step(provider="down", rows=rows)],
     )
 
 

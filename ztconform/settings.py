@@ -29,6 +29,8 @@ class Settings:
     """Say everything that a stack may want to know before it starts; the lab needs almost none of it."""
 
     svid_ttl: float | None = None  # seconds that identities of the stack's own live
+    spire_server_bin: str = "spire-server"
+    spire_agent_bin: str = "spire-agent"
     context: str = ""  # of an existing cluster; "" has the stack make its own
     kubeconfig: Path | None = None  # where the context is looked up; None is kubectl's own default
     keep: bool = False  # leave the cluster for the next run

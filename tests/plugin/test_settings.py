@@ -49,6 +49,8 @@ def test_nothing_said_is_the_default(read: Read) -> None:
         (["--ztc-nodes=a,b.example"], "nodes", ("a", "b.example")),
         (["--ztc-outsider=ssh host"], "outsider", "ssh host"),
         (["--ztc-svid-ttl=12.5"], "svid_ttl", 12.5),
+        (["--ztc-spire-server-bin=spire-1"], "spire_server_bin", "spire-1"),
+        (["--ztc-spire-agent-bin=spire-2"], "spire_agent_bin", "spire-2"),
     ],
 )
 def test_a_word_of_the_user_is_a_setting(read: Read, args: list[str], field: str, value: Any) -> None:

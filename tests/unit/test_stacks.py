@@ -35,9 +35,9 @@ def charts_of(stack: str, settings: Settings) -> tuple[Chart, ...]:
 
 
 def test_every_stack_of_the_registry_is_found_by_its_own_name() -> None:
-    assert ("lab", *composition.LISTED, "custom") == stacks.names()
+    assert ("lab", "lab+spire", *composition.LISTED, "custom") == stacks.names()
     assert list(stacks.names()) == [stacks.find(name).name for name in stacks.names()]
-    assert {"lab"} == {name for name in stacks.names() if not stacks.find(name).shared}
+    assert {"lab", "lab+spire"} == {name for name in stacks.names() if not stacks.find(name).shared}
 
 
 def test_the_stacks_are_listed_without_the_extras() -> None:

@@ -27,6 +27,8 @@ _VALUES = (
     ("ztc_label_prefix", "DOMAIN", "Label what is ours with keys below DOMAIN (default: ztconform.io)"),
     ("ztc_outsider", "TEXT", "Say how a host outside an existing cluster is reached"),
     ("ztc_svid_ttl", "SECONDS", "Let the identities of the lab's mesh live so long (default: 3600)"),
+    ("ztc_spire_server_bin", "PATH", "Use this spire-server (default: spire-server)"),
+    ("ztc_spire_agent_bin", "PATH", "Use this spire-agent (default: spire-agent)"),
 )
 _LISTS = (
     ("ztc_load_image", "PATH", "Load an image archive, or a folder of them, into the kind nodes"),

@@ -50,6 +50,8 @@ def _read(config: pytest.Config) -> Settings:
     _refuse_contradictions(config, context)
     return Settings(
         svid_ttl=_seconds(config, "ztc_svid_ttl"),
+        spire_server_bin=_program(config, "ztc_spire_server_bin") or "spire-server",
+        spire_agent_bin=_program(config, "ztc_spire_agent_bin") or "spire-agent",
         context=context,
         kubeconfig=kubeconfig if context else None,
         keep=options.flag(config, "ztc_keep"),

@@ -13,7 +13,7 @@ from ztconform.cluster import Cluster
 from ztconform.settings import Settings
 from ztconform.stacks import composition
 
-_MODULES = {"lab": "ztconform.stacks.lab", "custom": "ztconform.stacks.custom"}
+_MODULES = {"lab": "ztconform.stacks.lab", "lab+spire": "ztconform.stacks.labspire", "custom": "ztconform.stacks.custom"}
 
 
 class Stack(Protocol):
