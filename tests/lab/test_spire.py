@@ -135,6 +135,16 @@ def test_a_refusal_that_the_agent_did_not_log_is_no_denial(spire: LabCluster, mo
     assert {"INCONCLUSIVE"} == set(short(faulty(spire, case_of("I08"))).values())
 
 
+def test_an_outage_hides_no_policy_that_is_not_in_force(spire: LabCluster) -> None:
+    def without(manifest: Any) -> Any:
+        return None if manifest["kind"] == "AuthorizationPolicy" else manifest
+
+    results = prove_case(case_of("R08"), spire, mutate=without, patience=6.0)
+    red = {r.row.id for r in results if r.outcome == "VIOLATED"}
+    assert {r.row.id for r in results if r.row.by == {"l7"}} == red
+    assert 3 == len(red)
+
+
 def test_a_partner_that_is_trusted_without_being_federated_is_a_violation(spire: LabCluster) -> None:
     case = case_of("I05")
     always = replace(case, steps=tuple(replace(step, provider="federated") for step in case.steps))
