@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ztconform.model import Kind, Manifest, Signature, Stage
+from ztconform.evidence import Signature
+from ztconform.mesh import sidecar
+from ztconform.model import Manifest, Stage
 from ztconform.stacks import istiolog
 
 if TYPE_CHECKING:
@@ -29,38 +31,16 @@ MESH_CONFIG: Mapping[str, Any] = {
     "connectTimeout": _SECONDS,
 }
 
-_HTTP: frozenset[Kind] = frozenset({"http", "http2", "websocket"})
-_TCP: frozenset[Kind] = frozenset({"tcp", "tls", "grpc", *_HTTP})
-_TALKING: frozenset[Stage] = frozenset({"tls", "request"})
-_DONE: frozenset[Stage] = frozenset({"done"})
-_RBAC = "RBAC: access denied"
 # RFC 8446 6.2, of a certificate that is absent, expired or foreign; TLS 1.2 says an absent one by handshake_failure.
 _UNTRUSTED = "((bad|unsupported)_)?certificate(_.*)?|unknown_ca|handshake_failure"
 
-# All of these are logged but an alert, and that nobody else can send: our servers speak no TLS, so that it is their proxy's own.
 SIGNATURES = (
-    # A captured client's own proxy answers for a server that it cannot reach, or closes; on a busy node too late for its client.
-    Signature(name="503UF", layer="l34", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
-    Signature(name="RST", layer="l34", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
-    Signature(name="DROP", layer="l34", kinds=_TCP, signal="timeout", stages=frozenset[Stage]({"request"}), caused=True),
-    Signature(name="403I", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=403, body=_RBAC, caused=True),
-    Signature(
-        name="403I",
-        layer="l7",
-        kinds=frozenset({"grpc"}),
-        signal="answered",
-        stages=_DONE,
-        detail=rf"grpc-status 7.*{_RBAC}",
-        caused=True,
-    ),
-    Signature(name="400", layer="l7", kinds=_HTTP, signal="answered", stages=_DONE, status=400, caused=True),
-    Signature(name="EOF", layer="l7", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
-    Signature(name="RST", layer="mtls", kinds=_TCP, signal="closed", stages=_TALKING, caused=True),
-    Signature(name="TLS", layer="mtls", kinds=_TCP, signal="tls-alert", stages=_TALKING, detail=_UNTRUSTED),
-    # ... or that it does not believe.
-    Signature(name="503", layer="mtls", kinds=_HTTP, signal="answered", stages=_DONE, status=503, caused=True),
+    *sidecar.SIGNATURES,
+    # On a busy node a client's own proxy answers for a server that it cannot reach too late for its client.
+    Signature(name="DROP", layer="l34", kinds=sidecar.TCP, signal="timeout", stages=frozenset[Stage]({"request"}), caused=True),
+    # Not logged, but nobody else can send it: our servers speak no TLS, so that it is their proxy's own.
+    Signature(name="TLS", layer="mtls", kinds=sidecar.TCP, signal="tls-alert", stages=sidecar.TALKING, detail=_UNTRUSTED),
 )
-
 
 NAMESPACE = "istio-system"
 _CNI = "istio-cni-node"
