@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Union
 
-from ztconform.model import Manifest, Signature
+from ztconform.evidence import Signature
+from ztconform.model import Manifest
 from ztconform.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,3 +124,18 @@ class Component(Protocol):
 
     def status(self, connection: "Connection") -> str:
         """Return its own word on how it is, for the logs of a failed run."""
+
+
+class Overlay:
+    """Ask for nothing below the pods: what is laid over a CNI needs neither kind nor kernel to be other than they are."""
+
+    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
+        """Return nothing that a link can tell."""
+        return ()
+
+    def demand(self, connection: "Connection") -> None:
+        """Demand nothing of one that is there."""

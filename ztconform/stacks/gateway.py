@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ztconform.settings import Settings
 from ztconform.stacks import charts
-from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
@@ -24,21 +24,13 @@ VALUES: Mapping[str, Any] = {
 }
 
 
-class Gateway:
+class Gateway(Overlay):
     """Answer for Istio's gateways."""
 
     name = "gateway"
     role: Role = "gateway"
     summary = "Istio's ingress and egress gateways"
     memory = 300
-
-    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
-        """Return nothing."""
-        return ()
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return both gateways; their proxy is injected, so that Istio must be ready."""
@@ -68,9 +60,6 @@ class Gateway:
         if not all(found):
             return None
         return Found(evidence=", ".join(f"deployment {one[0].namespace}/{one[0].name}" for one in found))
-
-    def demand(self, connection: "Connection") -> None:
-        """Demand nothing."""
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what the gateways add."""

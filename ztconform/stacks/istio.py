@@ -12,7 +12,7 @@ import yaml
 
 from ztconform.settings import Settings
 from ztconform.stacks import charts, gatewayapi, istiomesh, meshsignatures
-from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
@@ -43,21 +43,13 @@ MESH_CONFIG: Mapping[str, Any] = {
 }
 
 
-class Istio:
+class Istio(Overlay):
     """Answer for Istio."""
 
     name = "istio"
     role: Role = "mesh"
     summary = "Istio: mutual TLS and authorization"
     memory = 1000
-
-    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
-        """Return nothing that a link can tell."""
-        return ()
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return the charts in Istio's own order; waypoints need Gateway API's definitions, sidecars do without."""
@@ -92,9 +84,6 @@ class Istio:
 
         options = frozenset({"ambient"}) if inventory.daemon_sets(connection, ZTUNNEL) else frozenset[str]()
         return Found(evidence=f"deployment {istiod.namespace}/{istiod.name} ({istiod.images[0]})", options=options)
-
-    def demand(self, connection: "Connection") -> None:
-        """Demand nothing yet of a mesh that is there."""
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what Istio's own settings say that it does."""

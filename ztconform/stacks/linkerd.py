@@ -12,7 +12,7 @@ import yaml
 
 from ztconform.settings import Settings
 from ztconform.stacks import charts, gatewayapi, linkerdkeys, meshsignatures
-from ztconform.stacks.component import Composition, Findings, Found, Kernel, Objects, Role, Site, Step
+from ztconform.stacks.component import Composition, Findings, Found, Objects, Overlay, Role, Site, Step
 from ztconform.stacks.istio import NOT_YET, TTL
 from ztconform.stacks.pins import mirrored
 
@@ -50,21 +50,13 @@ VIZ_VALUES: Mapping[str, Any] = {
 }
 
 
-class Linkerd:
+class Linkerd(Overlay):
     """Answer for Linkerd."""
 
     name = "linkerd"
     role: Role = "mesh"
     summary = "Linkerd: mutual TLS and authorization, deny by default"
     memory = 1000
-
-    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
-        """Return nothing that a link can tell."""
-        return ()
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return its keys, with the namespace that is to have its labels, its definitions, its control plane, its metrics."""
@@ -100,9 +92,6 @@ class Linkerd:
         """Return by what Linkerd is known: by its policy controller, in whatever namespace."""
         one = _destination(connection)
         return Found(evidence=f"deployment {one.namespace}/{one.name} ({one.images[0]})") if one else None
-
-    def demand(self, connection: "Connection") -> None:
-        """Demand nothing yet of a mesh that is there."""
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what Linkerd's own settings say that it does."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ztconform.settings import Settings
 from ztconform.stacks import charts
-from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
 from ztconform.stacks.istio import TTL
 
 if TYPE_CHECKING:
@@ -52,21 +52,13 @@ VALUES: Mapping[str, Any] = {
 }
 
 
-class Spire:
+class Spire(Overlay):
     """Answer for SPIRE."""
 
     name = "spire"
     role: Role = "identity"
     summary = "SPIRE: SVIDs for workloads, by its CSI driver"
     memory = 500
-
-    def kind_needs(self, stack: Composition) -> Mapping[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def kernel(self, stack: Composition) -> tuple[Kernel, ...]:
-        """Return nothing."""
-        return ()
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
         """Return the chart of its definitions, and SPIRE's."""
@@ -99,9 +91,6 @@ class Spire:
         """Return by what SPIRE is known: by its CSI driver, without which workloads of ours do not reach it."""
         driver = _driver(connection)
         return Found(evidence=f"daemonset {driver.namespace}/{driver.name} ({driver.images[0]})") if driver else None
-
-    def demand(self, connection: "Connection") -> None:
-        """Demand nothing yet of one that is there."""
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
         """Return what SPIRE's own settings say that it does."""
