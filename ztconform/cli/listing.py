@@ -52,7 +52,7 @@ def images(say: Say, name: str, settings: Settings) -> int:
 
     stack = find(name)
     if not isinstance(stack, ComposedStack):
-        raise UsageError(f"--images {name}: " + ("the lab runs from no image" if name == "lab" else "its CNI is yours"))
+        raise UsageError(f"--images {name}: " + ("its CNI is yours" if name == "custom" else "the lab runs from no image"))
     with extras():
         stack.check(settings)
         for image in known.of(stack, settings):

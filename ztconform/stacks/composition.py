@@ -91,7 +91,8 @@ def grammar() -> str:
     options = ", ".join(f"{name} (of {' or '.join(option.of)})" for name, option in OPTIONS.items())
     parts = ", ".join(part for part in PARTS if part not in CNIS)
     return (
-        f"a stack is lab, custom, or CNI[+PART...][:OPTION...] of the CNIs {', '.join(CNIS)}, the parts {parts} and the options "
+        "a stack is lab, lab+spire, custom, or CNI[+PART...][:OPTION...] of the CNIs "
+        f"{', '.join(CNIS)}, the parts {parts} and the options "
         f"{options}, such as {', '.join(LISTED)}"
     )
 
