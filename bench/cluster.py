@@ -18,8 +18,9 @@ from time import perf_counter
 from kube_clusters import Ready
 
 from bench.figures import HTTP, Figure
+from ztconform.evidence import Round
 from ztconform.kube.cluster import KubeCluster
-from ztconform.model import Attempt, Case, Port, Probe, Ref, Round, Row, Step, Topology, Workload
+from ztconform.model import Attempt, Case, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import prove_case
 
 PORTS = (

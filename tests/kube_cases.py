@@ -4,8 +4,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ztconform.evidence import RowResult
 from ztconform.kube.cluster import KubeCluster
-from ztconform.model import Case, Port, Probe, Ref, Row, RowResult, Step, Topology, Workload
+from ztconform.model import Case, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import prove_case
 
 NAMESPACE = "faults"

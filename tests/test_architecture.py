@@ -19,6 +19,7 @@ LONGEST = 330  # lines of a module
 # Imports point down only: a component imports from the lines above its own, never from its own line.
 LAYERS = (
     {"errors", "model", "timeouts", "agent", "settings"},
+    {"evidence"},
     {"jsonform", "resources", "placeholders", "rows"},
     {"judge", "catalogue", "policies", "casefile", "shop", "controls", "mesh"},
     {"cluster"},

@@ -17,19 +17,7 @@ from typing import Any, cast
 import yaml
 
 from ztconform.lab.inventory import Inventory, LabPod
-from ztconform.model import (
-    OUTSIDE,
-    Case,
-    Kind,
-    Port,
-    Probe,
-    Ref,
-    Row,
-    Step,
-    Topology,
-    Transport,
-    Workload,
-)
+from ztconform.model import OUTSIDE, Case, Kind, Port, Probe, Ref, Row, Step, Topology, Transport, Workload
 
 DATA = Path(__file__).parent / "unit" / "data" / "e2e"
 NODES = 2

@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ztconform.model import Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Signature, Step, Topology
+from ztconform.evidence import Cause, Observation, Round, Sighting, Signature
+from ztconform.model import Attempt, Manifest, Pod, Ref, Step, Topology
 from ztconform.timeouts import Timeouts
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ztconform.model import Attempt, Bystander, Observation, Port, Ref, Transport, Vital
+from ztconform.evidence import Bystander, Observation, Vital
+from ztconform.model import Attempt, Port, Ref, Transport
 from ztconform.timeouts import Timeouts
 
 Pair = tuple[int | None, int | None, Transport]  # from node to node, None being outside

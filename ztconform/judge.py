@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from ztconform.model import Attempt, Cause, Observation, Ref, Round, Row, Signature, Verdict, Vital
+from ztconform.evidence import Cause, Observation, Round, Signature, Verdict, Vital
+from ztconform.model import Attempt, Ref, Row
 
 
 def judge(

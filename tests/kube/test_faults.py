@@ -11,8 +11,9 @@ from kube_cases import CASE, NAMESPACE, outcomes, proved, row
 from kube_clusters import Ready, docker
 
 from ztconform.errors import ClusterError, Rejected
+from ztconform.evidence import RowResult
 from ztconform.kube.cluster import KubeCluster
-from ztconform.model import Manifest, Ref, RowResult, Step
+from ztconform.model import Manifest, Ref, Step
 from ztconform.proof import prove_case
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

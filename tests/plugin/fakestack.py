@@ -20,7 +20,8 @@ from filelock import FileLock
 from ztconform import proof
 from ztconform.cluster import Facts, Resolver
 from ztconform.errors import ClusterError, Rejected
-from ztconform.model import Case, Manifest, Observation, Probe, Ref, Row, RowResult, Topology
+from ztconform.evidence import Observation, RowResult
+from ztconform.model import Case, Manifest, Probe, Ref, Row, Topology
 from ztconform.settings import Settings
 from ztconform.timeouts import LAB
 

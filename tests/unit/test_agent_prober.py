@@ -25,7 +25,7 @@ from ztconform.agent.sourceports import FIRST, LAST, SourcePorts
 from ztconform.agent.spec import SpecError, read_spec
 from ztconform.agent.talk import http_request
 from ztconform.agent.wire import Mark, answer_line
-from ztconform.model import Observation
+from ztconform.evidence import Observation
 
 HTTP, TCP, UDP, CLOSED, STRANGE = 18180, 18181, 18182, 18183, 18184
 UNMARKED = "answer carries no mark of an agent"

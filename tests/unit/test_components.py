@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ztconform import stacks, timeouts
 from ztconform.errors import ClusterError, UsageError
+from ztconform.evidence import Signature
 from ztconform.kube.docker import Docker
 from ztconform.kube.helm import Chart
 from ztconform.lab import linktrial
-from ztconform.model import Signature
 from ztconform.settings import Settings
 from ztconform.stacks import (
     charts,

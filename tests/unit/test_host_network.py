@@ -11,6 +11,7 @@ pytest.importorskip("kubernetes")
 
 from ztconform.cluster import Facts, Resolver
 from ztconform.errors import UsageError
+from ztconform.evidence import Bystander, Observation, Round, Vital
 from ztconform.kube import objects, privileged
 from ztconform.kube.deploying import Deployment
 from ztconform.kube.labels import Labels
@@ -18,22 +19,7 @@ from ztconform.kube.making import Surroundings
 from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
 from ztconform.lab.state import State
-from ztconform.model import (
-    PRIVILEGED,
-    Attempt,
-    Bystander,
-    Lifecycle,
-    Observation,
-    Pod,
-    Port,
-    Probe,
-    Ref,
-    Round,
-    Row,
-    Topology,
-    Vital,
-    Workload,
-)
+from ztconform.model import PRIVILEGED, Attempt, Lifecycle, Pod, Port, Probe, Ref, Row, Topology, Workload
 from ztconform.proof import plan
 from ztconform.proof.examiner import Examiner
 from ztconform.proof.trial import Trial

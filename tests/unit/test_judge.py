@@ -8,23 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ztconform.evidence import Bystander, Cause, Observation, Round, Verdict, Vital
 from ztconform.judge import contradicts, judge, meets
 from ztconform.lab.signatures import SIGNATURES
-from ztconform.model import (
-    Attempt,
-    Bystander,
-    Cause,
-    Kind,
-    Observation,
-    Probe,
-    Ref,
-    Round,
-    Row,
-    Signal,
-    Stage,
-    Verdict,
-    Vital,
-)
+from ztconform.model import Attempt, Kind, Probe, Ref, Row, Signal, Stage
 
 SERVER = Ref("shop", "payment-0")
 PROBE = Probe(source=Ref("shop", "checkout-0"), target=SERVER, port=8080, address="pod")

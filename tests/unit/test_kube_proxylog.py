@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from ztconform.evidence import Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.proxylog import Sent, unlogged, word
 from ztconform.mesh.logentry import Entry
-from ztconform.model import Attempt, Observation, Probe, Ref, Signal, Stage, Workload
+from ztconform.model import Attempt, Probe, Ref, Signal, Stage, Workload
 
 SERVER, CLIENT = Ref("shop", "payment-0"), Ref("shop", "frontend-0")
 NONE_ALLOWS = "rbac_access_denied_matched_policy[none]"

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ztconform.model import OUTSIDE, Case, Outcome, Port, Probe, Ref, Row, RowResult, Step, Topology, Workload
+from ztconform.evidence import RowResult
+from ztconform.model import OUTSIDE, Case, Outcome, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import complaint, untested
 from ztconform.proof.canary import canary
 from ztconform.proof.plan import with_satellites, without_outsiders

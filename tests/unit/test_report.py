@@ -14,7 +14,8 @@ import pytest
 
 from ztconform import catalogue
 from ztconform.errors import UsageError
-from ztconform.model import Cause, Observation, Probe, Ref, Row, RowResult, Window
+from ztconform.evidence import Cause, Observation, RowResult, Window
+from ztconform.model import Probe, Ref, Row
 from ztconform.report import document, matrix, redrow, rows
 from ztconform.report.results import Attempt, CanaryResult, CaseResult, RequirementResult, RunResult, rows_to_json
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztconform.model import Probe, Ref, Row, RowResult
+from ztconform.evidence import RowResult
+from ztconform.model import Probe, Ref, Row
 from ztconform.report import results
 from ztconform.report.results import Attempt, CanaryResult, CaseResult, RequirementResult, RunResult, exit_code, worst
 

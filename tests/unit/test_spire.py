@@ -12,13 +12,14 @@ import pytest
 from ztconform.agent.spec import read_spec
 from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
+from ztconform.evidence import Bystander, Observation, Round, Vital
 from ztconform.judge import judge
 from ztconform.lab.causes import of_refusal
 from ztconform.lab.mesh.issuing import OwnIssuer
 from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
 from ztconform.lab.spire import agentlog, config, presenting
 from ztconform.lab.spire.workloads import Answer
-from ztconform.model import Attempt, Bystander, Observation, Probe, Ref, Round, Step, Vital
+from ztconform.model import Attempt, Probe, Ref, Step
 from ztconform.proof.change import Changes
 from ztconform.settings import Settings
 from ztconform.stacks import labspire

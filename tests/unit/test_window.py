@@ -3,7 +3,8 @@
 
 from dataclasses import replace
 
-from ztconform.model import Attempt, Observation, Probe, Ref
+from ztconform.evidence import Observation
+from ztconform.model import Attempt, Probe, Ref
 from ztconform.proof.window import after, measure
 
 CLIENT = Ref("shop", "checkout-0")

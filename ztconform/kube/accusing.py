@@ -6,6 +6,7 @@ Reading either is left to its own module; the CNI's log is opened when there is 
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ztconform.evidence import Cause, Observation
 from ztconform.kube.causes import causes
 from ztconform.kube.client import Connection
 from ztconform.kube.meshing import Meshing
@@ -13,7 +14,7 @@ from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Flight, FlowLog
 from ztconform.kube.proxylog import unlogged
-from ztconform.model import Attempt, Cause, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 
 class Accusing:

@@ -3,9 +3,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ztconform.evidence import Cause
 from ztconform.kube.pods import KubePod
 from ztconform.kube.profile import Drop
-from ztconform.model import Cause, Ref
+from ztconform.model import Ref
 
 Selecting = Callable[[Ref, str], Sequence[str]]  # a pod as it is in the cluster, and a direction
 Said = Callable[[str], str]  # a policy's name in the cluster

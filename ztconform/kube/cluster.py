@@ -15,6 +15,7 @@ from typing import Any
 
 from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
+from ztconform.evidence import Cause, Observation, Round, Sighting
 from ztconform.kube import kinds, privileged, rounds
 from ztconform.kube.accusing import Accusing
 from ztconform.kube.client import Connection
@@ -38,7 +39,7 @@ from ztconform.kube.settling import follow, recovered
 from ztconform.kube.stream import KubeStream
 from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
-from ztconform.model import PRIVILEGED, Attempt, Cause, Manifest, Observation, Pod, Ref, Round, Sighting, Step, Topology
+from ztconform.model import PRIVILEGED, Attempt, Manifest, Pod, Ref, Step, Topology
 from ztconform.settings import Settings
 from ztconform.timeouts import KUBERNETES, behind_proxy
 

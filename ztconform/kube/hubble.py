@@ -14,11 +14,11 @@ from time import monotonic
 from typing import Any
 
 from ztconform.errors import ClusterError
+from ztconform.evidence import Observation
 from ztconform.kube.client import Connection
 from ztconform.kube.pipes import ExecPipe
 from ztconform.kube.profile import Drop, Flight
 from ztconform.kube.resources import Resources
-from ztconform.model import Observation
 
 _SOCKET = "unix:///var/run/cilium/hubble.sock"
 _OBSERVE = ("hubble", "observe", "--server", _SOCKET, "--follow", "--verdict", "DROPPED", "--output", "jsonpb")

@@ -9,9 +9,10 @@ from time import monotonic
 from typing import Any
 
 from ztconform.agent.prober import unsent
+from ztconform.evidence import Sighting
 from ztconform.kube.link import Link, LinkError, OpenPipe, Pending
 from ztconform.kube.pods import KubePod
-from ztconform.model import Ref, Sighting
+from ztconform.model import Ref
 from ztconform.proof import witness
 
 _GREETING = 15.0  # seconds: many execs at once on a small node

@@ -6,13 +6,14 @@ Reading the logs is left to `proxylog`, and who dropped packets to the CNI's own
 
 from collections.abc import Mapping
 
+from ztconform.evidence import Cause, Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Flight
 from ztconform.kube.proxylog import ProxyLogs, Sent, Word, unlogged
 from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
-from ztconform.model import Attempt, Cause, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 _ALLOW, _DRY_RUN = "ALLOW", "istio.io/dry-run"
 

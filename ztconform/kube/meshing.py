@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ztconform.evidence import Sighting
 from ztconform.kube.certificates import Certificates
 from ztconform.kube.identities import in_case
 from ztconform.kube.meshcauses import Witness
@@ -13,7 +14,7 @@ from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Mesh
 from ztconform.kube.proxylog import ProxyLogs
 from ztconform.kube.resources import Resources
-from ztconform.model import Attempt, Ref, Sighting
+from ztconform.model import Attempt, Ref
 
 
 class Meshing:

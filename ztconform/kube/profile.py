@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from ztconform.evidence import Observation, Signature
 from ztconform.kube.client import Connection
 from ztconform.mesh.logentry import Entry
-from ztconform.model import Manifest, Observation, Ref, Signature
+from ztconform.model import Manifest, Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

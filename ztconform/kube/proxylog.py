@@ -18,12 +18,13 @@ import urllib3
 from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import ClusterError
+from ztconform.evidence import Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.profile import Mesh
 from ztconform.kube.resources import Resources
 from ztconform.mesh.denial import Denial, of_connection, of_request, of_upstream
 from ztconform.mesh.logentry import Address, Entry, plain
-from ztconform.model import Attempt, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 _LATE = 4.0  # seconds: a second until Envoy writes, and as much as a busy node's kubelet may take
 _AGAIN = 0.25  # seconds between two looks

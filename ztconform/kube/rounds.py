@@ -11,16 +11,9 @@ from typing import Any, Protocol
 
 from ztconform import controls
 from ztconform.controls import Pair, SelfProbe, observation
+from ztconform.evidence import Round
 from ztconform.kube.pods import KubePod
-from ztconform.model import (
-    OUTSIDE,
-    Attempt,
-    Port,
-    Ref,
-    Round,
-    Topology,
-    Workload,
-)
+from ztconform.model import OUTSIDE, Attempt, Port, Ref, Topology, Workload
 
 BYSTANDERS = "ztc-bystanders"
 BYSTANDER = Ref(OUTSIDE, "bystander")

@@ -9,8 +9,9 @@ from time import monotonic
 from typing import Any
 
 from ztconform.controls import observation
+from ztconform.evidence import Observation
 from ztconform.kube.link import Link, LinkError, Message, Pending
-from ztconform.model import Attempt, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 _numbers = count(1)
 _ANSWER = 5.0  # seconds for an order that waits for nothing

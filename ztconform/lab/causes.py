@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ztconform.evidence import Cause, Observation
 from ztconform.lab import isolation
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh import attribution
@@ -15,7 +16,7 @@ from ztconform.lab.mesh.upstreams import CONNECT_TIMEOUT
 from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.state import State
 from ztconform.mesh.denial import policy_of
-from ztconform.model import Attempt, Cause, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 _READ_LATE = 0.05  # seconds by which an event of the firewall's log may be read after the probe has ended
 

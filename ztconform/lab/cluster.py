@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from ztconform.cluster import Facts, Resolver
+from ztconform.evidence import Cause, Round, Sighting
 from ztconform.lab import isolation, nfnetlink, servicenat, zone
 from ztconform.lab.causes import Flight, flights, of_denial, of_drop, of_refusal, of_remark
 from ztconform.lab.inventory import LabPod
@@ -28,7 +29,7 @@ from ztconform.lab.spire.issuer import Binaries, SpireIssuer
 from ztconform.lab.state import NODES, State
 from ztconform.lab.stream import LabStream
 from ztconform.lab.targets import Aim, command
-from ztconform.model import OUTSIDE, Attempt, Cause, Manifest, Pod, Ref, Round, Sighting, Step, Topology
+from ztconform.model import OUTSIDE, Attempt, Manifest, Pod, Ref, Step, Topology
 from ztconform.proof import witness
 from ztconform.proof.pins import Pins
 from ztconform.timeouts import LAB, LAB_SPIRE

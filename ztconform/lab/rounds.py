@@ -9,21 +9,13 @@ from typing import Any, Protocol
 from ztconform import controls
 from ztconform.agent.wire import HEALTH_PORT
 from ztconform.controls import Pair, SelfProbe, observation
+from ztconform.evidence import Round
 from ztconform.lab.inventory import LabPod
 from ztconform.lab.mesh.view import MeshConfig
 from ztconform.lab.services import endpoints
 from ztconform.lab.state import NODES, State
 from ztconform.lab.zone import CLUSTER_DOMAIN
-from ztconform.model import (
-    OUTSIDE,
-    Attempt,
-    Port,
-    Ref,
-    Round,
-    Topology,
-    Transport,
-    Workload,
-)
+from ztconform.model import OUTSIDE, Attempt, Port, Ref, Topology, Transport, Workload
 from ztconform.timeouts import LAB
 
 BYSTANDERS = "ztc-bystanders"

@@ -6,8 +6,9 @@ from itertools import count
 from typing import Any
 
 from ztconform.controls import observation
+from ztconform.evidence import Observation
 from ztconform.lab.process import Channel
-from ztconform.model import Attempt, Observation, Ref
+from ztconform.model import Attempt, Ref
 
 _numbers = count(1)
 

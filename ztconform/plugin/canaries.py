@@ -10,7 +10,7 @@ import pytest
 
 from ztconform import proof
 from ztconform.cluster import Cluster
-from ztconform.model import RowResult
+from ztconform.evidence import RowResult
 from ztconform.plugin import run, wire
 from ztconform.plugin.underway import UNDERWAY, skip
 from ztconform.report.results import RED, Attempt, rows_to_json

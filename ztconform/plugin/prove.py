@@ -14,7 +14,8 @@ import pytest
 
 from ztconform import catalogue, policies, proof, scenario
 from ztconform.cluster import Cluster
-from ztconform.model import PRIVILEGED, Case, Row, RowResult, Topology
+from ztconform.evidence import RowResult
+from ztconform.model import PRIVILEGED, Case, Row, Topology
 from ztconform.plugin.canaries import Canaries
 from ztconform.plugin.runner import RedRow
 from ztconform.plugin.underway import Underway, skip

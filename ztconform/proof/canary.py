@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Literal, assert_never
 
 from ztconform.cluster import Cluster
-from ztconform.model import Case, Port, Probe, Ref, Row, RowResult, Step, Topology, Workload
+from ztconform.evidence import RowResult
+from ztconform.model import Case, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof.protocol import prove_case
 
 NAMESPACE, MESH_NAMESPACE = "ztc-canary", "ztc-canary-mesh"

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ztconform.cluster import Cluster, Facts
+from ztconform.evidence import Cause, Round, Verdict, Vital
 from ztconform.judge import judge
-from ztconform.model import Attempt, Cause, Ref, Round, Verdict, Vital
+from ztconform.model import Attempt, Ref
 from ztconform.proof.plan import as_opening
 from ztconform.proof.trial import Finding, Trial
 

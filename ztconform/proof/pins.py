@@ -3,7 +3,8 @@
 
 from collections.abc import Sequence
 
-from ztconform.model import Attempt, Observation, Probe, Ref
+from ztconform.evidence import Observation
+from ztconform.model import Attempt, Probe, Ref
 from ztconform.proof.plan import service_of
 
 

@@ -9,7 +9,8 @@ from time import monotonic
 
 from ztconform.cluster import Cluster
 from ztconform.errors import Rejected, UsageError
-from ztconform.model import Case, Manifest, Outcome, Probe, Ref, Row, RowResult, Step, of_manifest
+from ztconform.evidence import RowResult
+from ztconform.model import Case, Manifest, Outcome, Probe, Ref, Row, Step, of_manifest
 from ztconform.proof import phases, plan, witness
 from ztconform.proof.change import Changes, Mutate, ended_by, touched_by
 from ztconform.proof.examiner import Examiner

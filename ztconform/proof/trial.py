@@ -4,8 +4,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from ztconform.evidence import Cause, Observation, RowResult, Verdict, Window
 from ztconform.judge import contradicts, meets
-from ztconform.model import Attempt, Cause, Manifest, Observation, Outcome, Ref, Row, RowResult, Verdict, Window
+from ztconform.model import Attempt, Manifest, Outcome, Ref, Row
 
 DECIDING = 4  # observations kept in a result: the two variants of the last rounds
 

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from time import monotonic
 
 from ztconform.cluster import Cluster
-from ztconform.model import Observation, Ref
+from ztconform.evidence import Observation
+from ztconform.model import Ref
 from ztconform.proof import window
 from ztconform.proof.examiner import attempts_of
 from ztconform.proof.trial import Finding, Trial

@@ -4,7 +4,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
-from ztconform.model import Attempt, Observation, Ref, Window
+from ztconform.evidence import Observation, Window
+from ztconform.model import Attempt, Ref
 
 
 def after(attempts: Sequence[Attempt], stream: Sequence[Observation], denied: Mapping[str, float], seen: Collection[str]) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ztconform.cluster import Cluster
-from ztconform.model import Ref, Sighting
+from ztconform.evidence import Sighting
+from ztconform.model import Ref
 from ztconform.proof.trial import Trial
 
 Log = Mapping[Ref, Sequence[Sighting] | None]

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ztconform.catalogue import AREAS, Requirement
-from ztconform.model import Outcome, Window
+from ztconform.evidence import Window
+from ztconform.model import Outcome
 from ztconform.report.results import WORST_FIRST, Result, RunResult, outcomes
 from ztconform.report.rows import worst_window
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ztconform.errors import EXIT_COULD_NOT_RUN, EXIT_PROVED, EXIT_RED, EXIT_USAGE
+from ztconform.evidence import RowResult
 from ztconform.jsonform import to_json
-from ztconform.model import Outcome, RowResult
+from ztconform.model import Outcome
 from ztconform.report.rows import RowJson
 
 WORST_FIRST: tuple[Outcome, ...] = ("VIOLATED", "INCONCLUSIVE", "NOT_RUN", "NOT_SUPPORTED", "PROVED")

@@ -7,7 +7,8 @@ Putting the words onto a terminal is left to `matrix` and `redrow`.
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from ztconform.model import OUTSIDE, Cause, Layer, Ref, Window
+from ztconform.evidence import Cause, Window
+from ztconform.model import OUTSIDE, Layer, Ref
 
 RowJson = Mapping[str, Any]  # a model.RowResult as jsonform.to_json gives it
 

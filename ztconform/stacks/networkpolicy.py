@@ -7,7 +7,8 @@ What one CNI adds or takes away is left to its stack; whether it enforces anythi
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ztconform.model import Kind, Signature, Stage
+from ztconform.evidence import Signature
+from ztconform.model import Kind, Stage
 from ztconform.settings import Settings
 
 _TCP: frozenset[Kind] = frozenset({"tcp", "tls", "http", "http2", "grpc", "websocket"})

@@ -11,9 +11,9 @@ from cryptography import x509
 
 from ztconform.errors import UsageError
 from ztconform.lab.mesh.issuing import TTL
-from ztconform.mesh.svid import Authority, Svid, domain_of
 from ztconform.lab.process import Channel
 from ztconform.lab.spire.config import PARTNER
+from ztconform.mesh.svid import Authority, Svid, domain_of
 from ztconform.model import Provider
 
 BACKDATE = timedelta(seconds=10)  # by which SPIRE dates NotBefore back (NotBeforeCushion of pkg/server/credtemplate)
