@@ -4,6 +4,22 @@
 from ztconform import allowed, denied, requirement, step
 
 
+# A policy that would cut off a caller nobody thought of, and that was never tried out on live traffic.
+@requirement(id="U01")
+def test_an_audited_pod_is_reached_and_what_policies_would_deny_is_logged(shop, prove):
+    permitted, other = ((c, "GET", shop.payment) for c in (shop.checkout, shop.legacy))
+    enforced = [allowed(*permitted), denied(*other)]
+    objecting = ["shop/default-deny", "shop/payment-from-checkout"]
+    prove(
+        policy="payment-only-from-checkout",
+        rows=enforced,
+        steps=[
+            step(audit=[shop.payment], rows=[allowed(*permitted), allowed(*other, logged=objecting)]),
+            step(rows=enforced),
+        ],
+    )
+
+
 # A policy that is tried out on live traffic, and that nobody sees the result of.
 @requirement(id="U03")
 def test_a_dry_run_passes_and_logs_what_it_would_deny(shop, prove):

@@ -102,7 +102,7 @@ class Cluster(Protocol):
         """Return what is known of who denied these; None if the flow log lost events."""
 
     def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
-        """Return what proxies logged of requests that passed: policies whose dry run would have denied, and "plaintext".
+        """Return what was logged of requests that passed: policies that would have denied (dry run, audit), and "plaintext".
 
         A nonce that no log knows is not in the answer; None if the log lost events.
         """

@@ -172,6 +172,7 @@ class Step:
     lifecycle: tuple[Lifecycle, ...] = ()
     provider: Provider = "sound"  # while this step lasts, and no longer; likewise:
     unregistered: frozenset[Ref] = frozenset()  # workloads that the identity provider has no entry for
+    audited: frozenset[Ref] = frozenset()  # workloads for which the CNI only logs what policies would deny
     rows: tuple[Row, ...] = ()
 
 

@@ -80,6 +80,7 @@ class Change:
     restart: Sequence[Ref] = ()
     provider: Provider = "sound"
     unregistered: frozenset[Ref] = frozenset()
+    audited: frozenset[Ref] = frozenset()
     rows: Sequence[Row] = ()
 
 
@@ -96,7 +97,7 @@ def allowed(
     """Demand that the request passes.
 
     Verb is an HTTP method, "H2 GET", GRPC, WEBSOCKET, TCP, TLS, UDP, or DNS with the name as path. `identity` is the principal
-    that the server must report; `logged` are the policies whose dry run must have objected, or "plaintext".
+    that the server must report; `logged` are the policies that must have objected in vain (dry run, audit mode), or "plaintext".
     """
     probe = _probe(source, verb, target, path, attributes)
     return Row(
@@ -146,11 +147,13 @@ def step(
     restart: Sequence[Peer] = (),
     provider: Provider = "sound",
     unregister: Sequence[Peer] = (),
+    audit: Sequence[Peer] = (),
     rows: Sequence[Row],
 ) -> Change:
     """Change policies or labels (None removes one), or restart pods, after the rows before it are proved; demand these rows.
 
-    While they are proved the identity provider is in the state `provider`, and knows nothing of the workloads in `unregister`.
+    While they are proved the identity provider is in the state `provider` and knows nothing of the workloads in `unregister`, and
+    for those in `audit` the CNI only logs what policies would deny.
     """
     labels = {peer.workload.ref: change for peer, change in (relabel or {}).items()}
     labels.update((Ref(namespace, ""), change) for namespace, change in (relabel_namespaces or {}).items())
@@ -160,6 +163,7 @@ def step(
         restart=[peer.workload.ref for peer in restart],
         provider=provider,
         unregistered=frozenset(peer.workload.ref for peer in unregister),
+        audited=frozenset(peer.workload.ref for peer in audit),
         rows=tuple(rows),
     )
 

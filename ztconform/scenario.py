@@ -59,6 +59,7 @@ def case(
                 lifecycle=tuple(Lifecycle(action="restart", workload=ref) for ref in change.restart),
                 provider=change.provider,
                 unregistered=change.unregistered,
+                audited=change.audited,
                 rows=demanded,
             )
         )
@@ -74,7 +75,9 @@ def _needed(topology: Topology, steps: Sequence[Step]) -> Topology:
     spoken = {ref for s in steps for r in s.rows for ref in (r.probe.source, r.probe.target)}
     through = {r.probe.via for s in steps for r in s.rows}
     for step in steps:
-        spoken |= {ref for ref, _ in step.relabel} | {event.workload for event in step.lifecycle} | step.unregistered
+        spoken |= (
+            {ref for ref, _ in step.relabel} | {event.workload for event in step.lifecycle} | step.unregistered | step.audited
+        )
         spoken |= {ref for manifest in step.apply for ref in named(manifest)}
     return replace(
         topology,

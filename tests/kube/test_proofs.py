@@ -9,7 +9,7 @@ import pytest
 from kube_clusters import ROOT, Ready, options_of, settings_of, ztconform
 
 # All that need no mesh: what NetworkPolicy says, who denied, and how soon.
-OF_THE_NETWORK = {"N01", "N02", "N03", "N04", "N05", "N06", "N11", "N13", "N14", "N16", "R09", "U05"}
+OF_THE_NETWORK = {"N01", "N02", "N03", "N04", "N05", "N06", "N11", "N13", "N14", "N16", "R09", "U01", "U05"}
 
 
 def existing(cluster: Ready) -> list[str]:

@@ -329,8 +329,8 @@ def test_stacks_lists_every_stack_with_what_it_is_and_below_it_what_it_needs_and
     heads = [line.split()[0] for line in out.splitlines()[:-1] if not line.startswith(" ")]
     needs = [line for line in out.splitlines() if line.startswith("    needs ")]
     assert (0, list(stacks.names())) == (code, heads)
-    assert len(stacks.names()) - 2 == len(needs)  # the lab needs nothing, and of custom nothing is known
-    assert "    needs 3072 MiB, VXLAN and WireGuard in the kernel, 6 images; can prove 16 of 78 requirements" in needs
+    assert len(stacks.names()) - 3 == len(needs)  # the labs need nothing of the kind, and of custom nothing is known
+    assert "    needs 3072 MiB, VXLAN and WireGuard in the kernel, 6 images; can prove 17 of 78 requirements" in needs
 
 
 def test_of_one_stack_everything_is_told_and_every_feature_is_there_or_has_its_reason(run: Run) -> None:

@@ -40,10 +40,11 @@ OWN_WAYS = [
     # A waypoint's port is not the pod's: with whose certificate past ztunnel is for the stack to say.
     ("A03", "shop/attacker ", ("istio-waypoint",)),
     ("A12", "shop/attacker ", ("istio-waypoint",)),
+    ("R08", "shop/checkout POST shop/payment:8080 /v1/payments/1 by service past its proxy", ("istio-waypoint",)),
     # What no Server names is closed by default, and so the removed policy opens nothing for the network layer to close.
     ("R05", "shop/checkout POST shop/payment:8080 /v1/payments/1 by service, step 2", (DENIES,)),
 ]
-BEFORE_POLICIES = ("none", "expired", "foreign-ca")  # certificates that the handshake refuses
+BEFORE_POLICIES = ("none", "expired", "foreign-ca", "partner")  # certificates that the handshake refuses, or a federation admits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ ASKED = asked()
 
 
 def played(case: Case) -> Iterator[tuple[Inventory, list[Any], Row]]:
-    """Yield every row of a case with the pods and the policies of its step."""
+    """Yield every row of a case with the pods and the policies of its step; one that passes since it is audited, as a denial."""
     inventory, force = world(case.topology), {}
     for made in case.steps:
         for manifest in (*made.delete, *made.apply):
@@ -90,7 +91,9 @@ def played(case: Case) -> Iterator[tuple[Inventory, list[Any], Row]]:
                 force[key(manifest)] = manifest
         inventory = relabelled(inventory, dict(made.relabel))
         for row in made.rows:
-            yield inventory, rendered(list(force.values()), inventory), row
+            objected = row.probe.target in made.audited and bool(row.logged)
+            asked = replace(row, want="denied", by=frozenset({"l34"})) if objected else row
+            yield inventory, rendered(list(force.values()), inventory), asked
 
 
 def connection(inventory: Inventory, row: Row) -> Connection:
@@ -102,7 +105,7 @@ def connection(inventory: Inventory, row: Row) -> Connection:
 def call(inventory: Inventory, row: Row) -> Call | None:
     """Return a row's request as a mesh sees it; None for one that no policy decides."""
     probe, target = row.probe, pod(inventory, row.probe.target)
-    if probe.cert in BEFORE_POLICIES or "impostor" in str(probe.target):
+    if probe.cert in BEFORE_POLICIES or "identity" in row.by or "impostor" in str(probe.target):
         return None
     workload = next(w for w in ALL.workloads if w.ref == probe.source)
     own = f"{probe.source.namespace}/{workload.service_account}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who refused the probes of a round, by the CNI's own log and by the mesh's proxies together.
+"""Who refused the probes of a round, or would have, by the CNI's own log and by the mesh's proxies together.
 
 Reading either is left to its own module; the CNI's log is opened when there is a case, and anew once it has lost something.
 """
@@ -37,6 +37,27 @@ class Accusing:
         if self._flows is not None:
             self._flows.close()
             self._flows = None
+
+    def remarks(
+        self,
+        sent: Mapping[str, tuple[Attempt, Observation]],
+        pods: Mapping[Ref, KubePod],
+        policies: Policies,
+        meshing: Meshing | None,
+        since: float,
+        *,
+        audited: bool,
+    ) -> Mapping[str, frozenset[str]] | None:
+        """Return what was logged of requests that passed, by the CNI only where it audits; None once its log has lost events."""
+        found = {} if meshing is None else dict(meshing.witness.remarks(sent, pods, since))
+        if self._flows is None or not audited:
+            return found
+        passed = self._flows.audited([o for _, o in sent.values()])
+        if passed is None:
+            return None
+        for cause in causes(passed, pods.values(), policies.selecting, policies.said):
+            found[cause.nonce] = found.get(cause.nonce, frozenset()) | set(cause.policies)
+        return found
 
     def causes(
         self,

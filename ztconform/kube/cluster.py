@@ -18,9 +18,11 @@ from ztconform.errors import ClusterError, UsageError
 from ztconform.evidence import Cause, Observation, Round, Sighting
 from ztconform.kube import kinds, privileged, rounds
 from ztconform.kube.accusing import Accusing
+from ztconform.kube.auditing import Auditing
 from ztconform.kube.client import Connection
 from ztconform.kube.deploying import Deployment
 from ztconform.kube.exclusive import Alone
+from ztconform.kube.facts import stated
 from ztconform.kube.labels import Labels
 from ztconform.kube.lease import RunLease
 from ztconform.kube.link import LinkError
@@ -121,18 +123,7 @@ class KubeCluster:
 
     def facts(self) -> Facts:
         """Return what the cluster is."""
-        return Facts(
-            stack=self._profile.stack,
-            dialects=self._profile.dialects,
-            features=privileged.features(self._profile.features, len(self._nodes.used)),
-            versions=self._profile.versions,
-            signatures=self._profile.signatures,
-            timeouts=self._timeouts,
-            resolver=self._dns.resolver,
-            nodes=self._nodes.used,
-            notes=(*self._profile.notes, *([privileged.NOTE] if self._settings.privileged else [])),
-            untested=self._nodes.missing(),
-        )
+        return stated(self._profile, self._nodes, self._timeouts, self._dns.resolver, privileged=self._settings.privileged)
 
     def deploy(self, topology: Topology, owner: str) -> None:
         """Create a topology and wait until its servers are ready.
@@ -171,7 +162,7 @@ class KubeCluster:
         return tuple(sorted(self._view.behind(service)))
 
     def perform(self, step: Step) -> None:
-        """Do a step's changes in the order apply, delete, labels, lifecycle."""
+        """Do a step's changes in the order apply, delete, labels, lifecycle, audit mode."""
         if any(not self._resources.is_namespaced(manifest) for manifest in step.apply):
             self._alone.ask()
         self._policies.apply(step.apply)
@@ -187,6 +178,7 @@ class KubeCluster:
             self._open([*new, *(pod for (ref, _), pod in self._case.past.items() if ref in {pod.ref for pod in new})])
         if step.relabel or step.lifecycle:
             follow(self._resources, self._case.places)
+        self._auditing.hold(step.audited, self._case.pods.values())
 
     def policies(self) -> Sequence[Manifest]:
         """Return the policies of the case that are in force, as read back."""
@@ -225,11 +217,10 @@ class KubeCluster:
         return self._accusing.causes(sent, self._case.pods, self._policies, self._meshing, self._since)
 
     def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
-        """Return what the mesh's proxies logged of requests that passed."""
-        if self._meshing is None:
-            return {}
+        """Return what the mesh's proxies, and a CNI that audits, logged of requests that passed."""
         sent = {nonce: self._sent[nonce] for nonce in nonces if nonce in self._sent}
-        return self._meshing.witness.remarks(sent, self._case.pods, self._since)
+        seen = (sent, self._case.pods, self._policies, self._meshing, self._since)
+        return self._accusing.remarks(*seen, audited=bool(self._auditing))
 
     def capture(self, at: Ref, seconds: float) -> bytes:
         """Return what goes over the wire of a pod's node to or from that pod for so many seconds, as pcap.
@@ -302,6 +293,7 @@ class KubeCluster:
         return Deployment(self._resources, self._around, names)
 
     def _begin(self, names: Names) -> None:
+        self._auditing = Auditing(self._connection, self._profile.audit, self._nodes)
         self._case = self._deployment(names)
         root = self._mesh.root_namespace if self._mesh is not None else ""
         self._policies = Policies(self._resources, names, self._labels, self._kinds, root)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Hubble, Cilium's flow log, says of dropped probes: which were dropped by policy, in which direction, at whose end.
+"""What Hubble, Cilium's flow log, says of probes that policies denied, or would have but for audit mode, and at whose end.
 
 `hubble observe` runs in every agent of Cilium for as long as the log is open. Hubble names no policy for a default deny: whose
 policies select the endpoint is left to the caller.
@@ -21,7 +21,19 @@ from ztconform.kube.profile import Drop, Flight
 from ztconform.kube.resources import Resources
 
 _SOCKET = "unix:///var/run/cilium/hubble.sock"
-_OBSERVE = ("hubble", "observe", "--server", _SOCKET, "--follow", "--verdict", "DROPPED", "--output", "jsonpb")
+_OBSERVE = (
+    "hubble",
+    "observe",
+    "--server",
+    _SOCKET,
+    "--follow",
+    "--verdict",
+    "DROPPED",
+    "--verdict",
+    "AUDIT",
+    "--output",
+    "jsonpb",
+)
 # pkg/monitor/api/drop.go: by a policy's default deny, and by a rule that denies.
 _BY_RULE = "POLICY_DENY"
 _BY_POLICY = frozenset({"POLICY_DENIED", _BY_RULE})
@@ -44,6 +56,7 @@ class HubbleLog:
             raise ClusterError(f"no agent of Cilium runs in namespace {namespace}, and so there is no flow log")
         self._events: OrderedDict[_Key, Mapping[str, Any]] = OrderedDict()
         self._recent: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=_KEPT)
+        self._audits: OrderedDict[_Key, Mapping[str, Any]] = OrderedDict()
         self._came = threading.Condition()
         self._lost = ""
         self._closing = False
@@ -77,6 +90,17 @@ class HubbleLog:
                 return None
             return [_drop(nonce, self._events[key]) for key, nonce in wanted.items() if key in self._events]
 
+    def audited(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+        """Return which of these would have been dropped but for audit mode, waiting a moment; None once events were lost."""
+        wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
+        deadline = monotonic() + _LATE
+        with self._came:
+            while not all(key in self._audits for key in wanted) and monotonic() < deadline and not self._lost:
+                self._came.wait(max(deadline - monotonic(), 0.0))
+            if self._lost:
+                return None
+            return [_drop(nonce, self._audits[key]) for key, nonce in wanted.items() if key in self._audits]
+
     def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
         """Return what is known of connections that proxies tried to make, waiting a moment; None once events were lost.
 
@@ -107,18 +131,26 @@ class HubbleLog:
             if "lost_events" in message:
                 self._end(f"{pod}: it lost events")
             flow = message.get("flow")
-            if flow and flow.get("drop_reason_desc") in _BY_POLICY:
-                self._keep(flow)
+            key = _of_flow(flow) if flow else None
+            if key is not None and flow.get("verdict") == "AUDIT":
+                self._keep(self._audits, key, flow)
+            elif key is not None and flow.get("drop_reason_desc") in _BY_POLICY:
+                self._keep(self._events, key, telling(self._events.get(key), flow), recent=flow)
 
-    def _keep(self, flow: Mapping[str, Any]) -> None:
-        key = _of_flow(flow)
-        if key is None:
-            return
+    def _keep(
+        self,
+        events: OrderedDict[_Key, Mapping[str, Any]],
+        key: _Key,
+        flow: Mapping[str, Any],
+        recent: Mapping[str, Any] | None = None,
+    ) -> None:
         with self._came:
-            self._events[key] = telling(self._events.pop(key, None), flow)
-            self._recent.append((monotonic(), flow))
-            while len(self._events) > _KEPT:
-                self._events.popitem(last=False)
+            events[key] = flow
+            events.move_to_end(key)
+            if recent is not None:
+                self._recent.append((monotonic(), recent))
+            while len(events) > _KEPT:
+                events.popitem(last=False)
             self._came.notify_all()
 
     def _end(self, why: str) -> None:

@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 from websocket import ABNF, WebSocketException
 
+from ztconform.errors import ClusterError
 from ztconform.kube.client import Connection, first_line, reason
 
 OnData = Callable[[bytes], None]
@@ -27,6 +28,7 @@ OnEnd = Callable[[str], None]  # told once, why
 
 _STDIN, _STDOUT, _STDERR, _STATUS = range(4)  # channels of the v4 and v5 remote command protocols
 _CHUNK = 65536
+_ENDED = "the command has ended"
 _LAST_WORDS = 2000  # bytes of standard error that are kept to say why
 
 
@@ -128,7 +130,7 @@ class ExecPipe:
                     continue
             opcode, frame = websocket.recv_data_frame(True)
             if opcode == ABNF.OPCODE_CLOSE:
-                return "the command has ended"
+                return _ENDED
             if opcode in (ABNF.OPCODE_BINARY, ABNF.OPCODE_TEXT) and frame.data:
                 self._take(frame.data[0], bytes(frame.data[1:]))
         return "closed"
@@ -145,6 +147,28 @@ class ExecPipe:
                 return
             if status.get("status") != "Success":
                 self._status = f"exec failed: {first_line(str(status.get('message')))}"
+
+
+def output(connection: Connection, pod: tuple[str, str], container: str, command: Sequence[str], seconds: float) -> bytes:
+    """Run a command in a pod to its end, and return its standard output; `pod` is its namespace and name.
+
+    Raises ClusterError where it fails, cannot be run, or has not ended after so many seconds.
+    """
+    taken, ends, ended = bytearray(), list[str](), threading.Event()
+
+    def end(why: str) -> None:
+        ends.append(why)
+        ended.set()
+
+    pipe = ExecPipe(connection, pod, container, command, on_data=taken.extend, on_end=end)
+    try:
+        if not ended.wait(seconds):
+            ends.append(f"it has not ended after {seconds:.0f} s")
+    finally:
+        pipe.close()
+    if not ends[0].startswith(_ENDED):
+        raise ClusterError(f"{' '.join(command)} in pod {'/'.join(pod)}: {ends[0]}")
+    return bytes(taken)
 
 
 class ProcessPipe:

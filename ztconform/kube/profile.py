@@ -13,7 +13,7 @@ from ztconform.model import Manifest, Ref
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """Say that a packet of a probe was dropped by policy, at which end and in which direction."""
+    """Say that a packet of a probe was dropped by policy, or would have been, at which end and in which direction."""
 
     nonce: str
     direction: Literal["ingress", "egress"]
@@ -42,11 +42,18 @@ class FlowLog(Protocol):
     def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
         """Return what is known of these; None once events were lost."""
 
+    def audited(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+        """Return which of these would have been dropped but for an audit mode; None once events were lost."""
+
     def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
         """Return what is known of connections that proxies tried to make for probes; None once events were lost."""
 
     def close(self) -> None:
         """Stop listening."""
+
+
+# Have policies only logged for these pods, each with the name of its node, or enforced again.
+Audit = Callable[[Connection, Mapping[Ref, str], bool], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +107,4 @@ class Profile:
     kind: str = ""  # name of the kind cluster that it is, if it is one; its outsiders are containers beside the nodes
     flows: Callable[[Connection], FlowLog] | None = field(default=None)
     mesh: Mesh | None = None
+    audit: Audit | None = None

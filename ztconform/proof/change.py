@@ -59,18 +59,22 @@ class Changes:
         self._cluster = cluster
         self._mutate = mutate
         self._force: dict[Key, Manifest] = {}
-        self._identities = Step()  # the identity provider as the last step wants it
+        self._around = Step()  # the identity provider and the CNI as the last step wants them
 
     def do(self, step: Step) -> None:
         """Perform a step with its manifests rendered and mutated.
 
         Raises Rejected for a manifest that the cluster refuses, and UsageError for a placeholder that cannot be filled, or where
-        there is no identity provider to be put into a state.
+        there is no identity provider, or no audit mode, to be put into a state.
         """
         facts = self._cluster.facts()
         disturbed = step.provider != "sound" or bool(step.unregistered)
         if disturbed and (lacking := facts.features.get("spire", f"{facts.stack} says nothing of the feature spire")):
             raise UsageError(f"{step.name or 'a step'} changes what the identity provider issues: {lacking}")
+        if step.audited and (
+            lacking := facts.features.get("audit-mode", f"{facts.stack} says nothing of the feature audit-mode")
+        ):
+            raise UsageError(f"{step.name or 'a step'} has policies audited: {lacking}")
         pods, resolver = self._cluster.pods(), facts.resolver
         rendered = [render(m, pods, resolver) for m in step.apply]
         mutated = [m if self._mutate is None else self._mutate(m) for m in rendered]
@@ -79,7 +83,7 @@ class Changes:
         for manifest in step.delete:
             self._force.pop(key(manifest), None)
         self._force.update((key(m), m) for m in apply)
-        self._identities = Step(provider=step.provider, unregistered=step.unregistered)
+        self._around = Step(provider=step.provider, unregistered=step.unregistered, audited=step.audited)
 
     def in_force(self) -> tuple[Manifest, ...]:
         """Return the policies that were applied and not deleted."""
@@ -92,14 +96,14 @@ class Changes:
         return ", ".join(f"{kind} {namespace}/{name}" for _, kind, namespace, name in wrong)
 
     def lift(self) -> None:
-        """Take every policy away, and make the identity provider sound, remembering both."""
-        if self._force or self._identities != Step():
+        """Take every policy away, make the identity provider sound and have the CNI enforce, remembering all."""
+        if self._force or self._around != Step():
             self._cluster.perform(Step(delete=self.in_force()))
 
     def restore(self) -> None:
         """Put back what `lift` took away."""
-        if self._force or self._identities != Step():
-            self._cluster.perform(replace(self._identities, apply=self.in_force()))
+        if self._force or self._around != Step():
+            self._cluster.perform(replace(self._around, apply=self.in_force()))
 
     def open(self, namespaces: Iterable[str]) -> tuple[Manifest, ...]:
         """Apply allow-all policies to these namespaces and return them; they are none of the case's policies."""

@@ -122,7 +122,7 @@ def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
 
 
 def _look_up_remarks(examiner: Examiner, trial: Trial) -> None:
-    """Demand that the proxies remarked on a request that passed exactly what the row says."""
+    """Demand that of a request which passed exactly what the row says was logged."""
     wanted = trial.row.logged
     if wanted is None:
         return
@@ -130,10 +130,10 @@ def _look_up_remarks(examiner: Examiner, trial: Trial) -> None:
     for finding in trial.deciding:
         found = None if remarks is None else remarks.get(finding.observation.nonce)
         if found is None:
-            trial.blame("INCONCLUSIVE", "no proxy's log knows the request, or events were lost", [finding])
+            trial.blame("INCONCLUSIVE", "no log knows the request, or events were lost", [finding])
         elif found != wanted:
             said = ", ".join(sorted(found)) or "nothing"
-            trial.blame("VIOLATED", f"the proxy remarked {said}, not {', '.join(sorted(wanted)) or 'nothing'}", [finding])
+            trial.blame("VIOLATED", f"what was logged of it is {said}, not {', '.join(sorted(wanted)) or 'nothing'}", [finding])
 
 
 def _attribute(trial: Trial) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ztconform.errors import ClusterError
 from ztconform.settings import Settings
 from ztconform.stacks import charts, networkpolicy
+from ztconform.stacks.ciliumaudit import audit
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
 from ztconform.stacks.dual import NOT_PROBED
@@ -125,6 +126,7 @@ class Cilium:
             signatures=networkpolicy.SIGNATURES,
             notes=notes(config),
             flows=_flows if _on(config, "enable-hubble") else None,
+            audit=audit,
         )
 
     def status(self, connection: "Connection") -> str:
@@ -200,6 +202,7 @@ def features(config: Mapping[str, str]) -> Mapping[str, str]:
         if _on(config, "enable-hubble")
         else "Hubble is switched off (enable-hubble in the ConfigMap cilium-config)",
         "deny-priority": "",
+        "audit-mode": "" if _on(config, "enable-hubble") else "what audit mode would deny is known by Hubble alone, which is off",
         "dns-policy": pending if _on(config, "enable-l7-proxy") else "Cilium's L7 proxy, which sees names, is switched off",
         "staged-policy": "Cilium stages no single policy; its audit mode is of a whole endpoint",
     }

@@ -16,7 +16,7 @@ from ztconform.settings import Settings
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
     from ztconform.kube.helm import Chart
-    from ztconform.kube.profile import FlowLog, Mesh
+    from ztconform.kube.profile import Audit, FlowLog, Mesh
     from ztconform.kube.ready import Goal
 
 Role = Literal["cni", "mesh", "gateway", "identity"]
@@ -85,6 +85,7 @@ class Findings:
     notes: tuple[str, ...] = ()  # what a reader must know: an audit mode, a PERMISSIVE mesh default
     flows: "Callable[[Connection], FlowLog] | None" = None
     mesh: "Mesh | None" = None
+    audit: "Audit | None" = None
 
 
 Step: TypeAlias = Union["Chart", Objects, "Goal"]

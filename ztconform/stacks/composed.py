@@ -95,6 +95,7 @@ class ComposedStack(KubernetesStack):
             notes=tuple(note for one in told for note in one.notes),
             kind=kind,
             flows=next((one.flows for one in told if one.flows is not None), None),
+            audit=next((one.audit for one in told if one.audit is not None), None),
             mesh=next((one.mesh for one in told if one.mesh is not None), None),
         )
 

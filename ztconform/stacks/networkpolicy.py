@@ -30,7 +30,7 @@ _BY_HELPERS = ("host-network", "packet-capture")
 
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
-        "audit-mode": "the CNI's audit mode is not driven yet",
+        "audit-mode": "NetworkPolicy knows no audit mode; Cilium has one of its own",
         "authorization-audit": _MESH,
         "authorization-dry-run": _MESH,
         "deny-priority": _POLICY,
