@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod whose policies are only logged, on a real Cilium: reached, with what would have been denied known, and then denied again."""
+"""A pod whose policies are only logged, on a real Cilium: it is reached, what would be denied is known, and then it is denied."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -65,5 +65,5 @@ def test_a_request_that_nothing_objects_to_is_in_no_log(cluster: KubeCluster) ->
 
 
 def test_a_pod_that_cilium_does_not_know_cannot_be_audited(cilium: Ready) -> None:
-    with pytest.raises(ClusterError, match="endpoint config cep-name:faults/nobody"):
+    with pytest.raises(ClusterError, match="has no endpoint for pod faults/nobody"):
         audit(cilium.connection(), {Ref("faults", "nobody"): f"{cilium.name}-worker"}, on=True)

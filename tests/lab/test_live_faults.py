@@ -290,6 +290,16 @@ def test_a_killed_prober_is_a_cluster_error_and_no_result(lab, phase):
         outcomes(lab, at=phase, fault=lambda: os.kill(lab._process.inner_pid, signal.SIGKILL))
 
 
+def test_a_deployment_that_fails_half_way_is_not_in_the_way_of_the_next(lab, monkeypatch):
+    def refuse(*arguments):
+        raise ClusterError("Envoy would not have it")
+
+    with monkeypatch.context() as broken, pytest.raises(ClusterError, match="would not have it"):
+        broken.setattr(lab.mesh, "tell", refuse)
+        outcomes(lab)
+    assert {"PROVED"} == {outcome for outcome, _ in outcomes(lab).values()}
+
+
 def lying(lab: LabCluster, lie: Callable[..., object]):
     real = lab.run
 

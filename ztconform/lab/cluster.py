@@ -4,19 +4,20 @@
 How states follow each other is in `state`, rules are made by the compilers, and rounds by `rounds`.
 """
 
-import platform
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from ztconform.cluster import Facts, Resolver
+from ztconform.errors import ZtconformError
 from ztconform.evidence import Cause, Round, Sighting
 from ztconform.lab import isolation, nfnetlink, servicenat, zone
 from ztconform.lab.causes import Flight, flights, of_denial, of_drop, of_refusal, of_remark
+from ztconform.lab.facts import stated
 from ztconform.lab.inventory import LabPod
-from ztconform.lab.mesh.control import MeshControl, lacking
+from ztconform.lab.mesh.control import MeshControl
 from ztconform.lab.mesh.issuing import TTL, OwnIssuer
 from ztconform.lab.networkpolicy import NetworkPolicy
 from ztconform.lab.process import LabProcess
@@ -24,7 +25,6 @@ from ztconform.lab.rounds import BYSTANDERS, DNS, base_topology, compose, read_r
 from ztconform.lab.ruleset import Table
 from ztconform.lab.servicenat import Vip
 from ztconform.lab.services import endpoints
-from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
 from ztconform.lab.spire.issuer import Binaries, SpireIssuer
 from ztconform.lab.state import NODES, State
 from ztconform.lab.stream import LabStream
@@ -32,20 +32,8 @@ from ztconform.lab.targets import Aim, command
 from ztconform.model import OUTSIDE, Attempt, Manifest, Pod, Ref, Step, Topology
 from ztconform.proof import witness
 from ztconform.proof.pins import Pins
-from ztconform.timeouts import LAB, LAB_SPIRE
 
 _OWNER = "lab"  # of what every lab has: DNS and bystanders
-_OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
-_OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run")
-_LACKING = {
-    "deny-priority": "NetworkPolicy, all that the lab's packet filter speaks, has no rule that denies",
-    "host-network": "the lab's nodes have no network of their own that a pod could be on",
-    "node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones",
-}
-_OF_SPIRE = ("spire", "federation", "disruption")
-_WITHOUT_SPIRE = "the lab issues identities itself: the stack lab+spire has SPIRE issue them"
-_NOTHING_TO_DISTURB = "the lab has no part that could be disturbed: the stack lab+spire has SPIRE"
-_SPIRE_RENEWS = "SPIRE's agent renews SVIDs when their time has come, and nobody can ask it to"
 
 
 class LabCluster:
@@ -93,37 +81,13 @@ class LabCluster:
 
     def facts(self) -> Facts:
         """Return what the lab is."""
-        resolver = self._state.pods[DNS.pod]
-        no_mesh = lacking()
-        return Facts(
-            stack="lab" if self._spire is None else "lab+spire",
-            dialects=("kubernetes", "istio"),
-            features={
-                **dict.fromkeys(_OF_THE_NETWORK, ""),
-                **dict.fromkeys(_OF_THE_MESH, no_mesh),
-                **_LACKING,
-                **self._of_spire(no_mesh),
-            },
-            versions={
-                "linux": platform.release(),
-                "python": ".".join(map(str, sys.version_info[:3])),
-                **({} if self._spire is None else {"spire": self._spire.version}),
-            },
-            signatures=SIGNATURES if self._spire is None else (*SIGNATURES, *SPIRE_SIGNATURES),
-            timeouts=LAB if self._spire is None else LAB_SPIRE,
-            resolver=Resolver(
-                address=self._vips[DNS.workload].v4,
-                namespace=DNS.workload.namespace,
-                labels=resolver.labels,
-                port=DNS.port,
-            ),
-            nodes=tuple(f"node-{n}" for n in range(NODES)),
+        resolver = Resolver(
+            address=self._vips[DNS.workload].v4,
+            namespace=DNS.workload.namespace,
+            labels=self._state.pods[DNS.pod].labels,
+            port=DNS.port,
         )
-
-    def _of_spire(self, no_mesh: str) -> Mapping[str, str]:
-        if self._spire is None:
-            return dict.fromkeys(_OF_SPIRE, _WITHOUT_SPIRE) | {"disruption": _NOTHING_TO_DISTURB}
-        return dict.fromkeys(_OF_SPIRE, no_mesh) | {"svid-rotation": _SPIRE_RENEWS}
+        return stated(resolver, NODES, "" if self._spire is None else self._spire.version)
 
     def deploy(self, topology: Topology, owner: str) -> None:
         """Create a topology; raises UsageError, with nothing created, if one of its namespaces exists."""
@@ -258,24 +222,36 @@ class LabCluster:
         gone = [p for d, p in old.items() if d not in new]
         added = [p for d, p in new.items() if d not in old]
         vips = servicenat.allocate(state.services.values(), self._vips)
-        if gone:
-            since = {str(p.ref): len(self._logs.get(p.ref) or ()) for p in gone if p.serves}
-            self._note(self._process.servers.ask("unserve", since=since))
+        self._unserve(gone)
         self._load(state, vips)
         if gone:
-            self.mesh.release(gone)
-            self._process.prober.ask("remove", devices=[p.device for p in gone])
+            self._disconnect(gone)
             self._pins.forget()
         if added:
             self._namespaces |= self._process.prober.ask("add", pods=[_link(p) for p in added])
-            self.mesh.capture([p for p in added if p.meshed])
             for pod in added:
                 self._logs[pod.ref] = []
-        self.mesh.tell(state, vips)
-        if added:
             self._process.servers.ask("serve", pods=[_serving(p) for p in added if p.serves])
+        try:
+            self.mesh.capture([p for p in added if p.meshed])
+            self.mesh.tell(state, vips)
+        except ZtconformError:
+            # No state knows of them, and they would be in the way of the next case's.
+            with suppress(ZtconformError):
+                self._unserve(added)
+                self._disconnect(added)
+            raise
         self._process.servers.ask("zone", zone=zone.zone(list(state.services.values()), vips, state.inventory))
         self._state, self._vips = state, vips
+
+    def _unserve(self, pods: Sequence[LabPod]) -> None:
+        if pods:
+            since = {str(p.ref): len(self._logs.get(p.ref) or ()) for p in pods if p.serves}
+            self._note(self._process.servers.ask("unserve", since=since))
+
+    def _disconnect(self, pods: Sequence[LabPod]) -> None:
+        self.mesh.release(pods)
+        self._process.prober.ask("remove", devices=[p.device for p in pods])
 
     def _load(self, state: State, vips: Mapping[Ref, Vip]) -> None:
         inventory = state.inventory

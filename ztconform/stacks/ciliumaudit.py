@@ -5,8 +5,9 @@ It is an option of a pod's endpoint (https://docs.cilium.io/en/v1.19/security/po
 (Specific Endpoint)"): it ends with the pod, and no other pod's policies are touched.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ztconform.errors import ClusterError
 from ztconform.model import Ref
@@ -31,6 +32,18 @@ def audit(connection: "Connection", pods: Mapping[Ref, str], on: bool) -> None:
     for pod, node in pods.items():
         if node not in agents:
             raise ClusterError(f"no agent of Cilium runs on node {node}, and so pod {pod} cannot be audited")
-        option = f"PolicyAuditMode={'Enabled' if on else 'Disabled'}"
-        command = ("cilium-dbg", "endpoint", "config", f"cep-name:{pod.namespace}/{pod.name}", option)
-        output(connection, (NAMESPACE, agents[node]), "cilium-agent", command, _SECONDS)
+
+        def ask(*words: str, agent: str = agents[node]) -> bytes:
+            return output(connection, (NAMESPACE, agent), "cilium-agent", ("cilium-dbg", "endpoint", *words), _SECONDS)
+
+        identifier = endpoint(json.loads(ask("list", "--output", "json")), pod)
+        if not identifier:
+            raise ClusterError(f"Cilium has no endpoint for pod {pod} on node {node}, and so it cannot be audited")
+        ask("config", identifier, f"PolicyAuditMode={'Enabled' if on else 'Disabled'}")
+
+
+def endpoint(listed: Sequence[Mapping[str, Any]], pod: Ref) -> str:
+    """Return by what an agent knows the endpoint of a pod, of what its `endpoint list` says; "" where it has none."""
+    name = f"{pod.namespace}/{pod.name}"
+    named = (one for one in listed if ((one.get("status") or {}).get("external-identifiers") or {}).get("pod-name") == name)
+    return next((str(one["id"]) for one in named), "")
