@@ -15,8 +15,8 @@ from ztconform.kube.names import Names
 from ztconform.kube.nodes import Nodes
 from ztconform.kube.profile import SVID_FOLDER, SVID_VOLUME, Area
 from ztconform.model import Port, Ref, Topology, Workload
-from ztconform.settings import PodOptions
-from ztconform.stacks import istiomesh
+from ztconform.settings import PodOptions, Settings
+from ztconform.stacks import composition, istio, istiomesh
 
 MESH = istiomesh.mesh(istiomesh.MESH_CONFIG)
 LABELS = Labels("ztconform.io", "run")
@@ -136,10 +136,20 @@ def test_a_mesh_without_an_access_log_is_given_one_in_our_namespaces_alone() -> 
 
 def test_a_mesh_whose_log_is_not_known_proves_no_denial() -> None:
     told = istiomesh.features(istiomesh.mesh({"accessLogFile": "/dev/stdout", "accessLogFormat": "x"}))
-    assert all("a format of this mesh's own" in told[name] for name in ("mtls", "l7-authz", "authorization-dry-run"))
+    assert all("a format of this mesh's own" in told[name] for name in ("mtls", "l7-authz", "identity", "authorization-dry-run"))
     own, default = istiomesh.features(MESH), istiomesh.features(istiomesh.mesh({}))
     assert ("", "", "") == (own["mtls"], own["l7-authz"], own["authorization-dry-run"])
     assert ("", True) == (default["mtls"], bool(default["authorization-dry-run"]))
+
+
+@pytest.mark.parametrize("name", ["cilium+istio", "calico+istio", "cilium+istio+gateway"])
+def test_the_mesh_that_we_install_writes_the_log_that_we_read(name: str) -> None:
+    found = composition.parse(name)
+    installed = istiomesh.mesh(istio.istiod_values(found, Settings(run="run"))["meshConfig"])
+    assert ("", False) == (installed.unlogged, installed.request_id)
+    promised = istio.COMPONENT.promises(found)
+    told = istiomesh.features(installed)
+    assert {feature: promised[feature] for feature in told} == told
 
 
 def test_a_refusal_is_believed_only_with_a_cause_but_for_the_alert_that_nobody_else_can_send() -> None:

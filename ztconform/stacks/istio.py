@@ -35,13 +35,6 @@ TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says
 NOT_YET = "pods of this mesh are not probed on Kubernetes yet"
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
 
-MESH_CONFIG: Mapping[str, Any] = {
-    "accessLogFile": "/dev/stdout",
-    "accessLogEncoding": "JSON",
-    "connectTimeout": "1s",  # until a sidecar answers for a server that it cannot reach
-    "defaultHttpRetryPolicy": {"attempts": 0},  # a request that is denied is to be seen denied once, and not three times
-}
-
 
 class Istio(Overlay):
     """Answer for Istio."""
@@ -148,7 +141,7 @@ def istiod_values(stack: Composition, settings: Settings) -> Mapping[str, Any]:
         **_global(settings),
         "autoscaleEnabled": False,
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
-        "meshConfig": {**MESH_CONFIG, "defaultConfig": {"proxyMetadata": {"SECRET_TTL": lives}}},
+        "meshConfig": {**istiomesh.MESH_CONFIG, "defaultConfig": {"proxyMetadata": {"SECRET_TTL": lives}}},
     }
 
 

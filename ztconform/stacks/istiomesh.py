@@ -29,6 +29,7 @@ MESH_CONFIG: Mapping[str, Any] = {
     "accessLogEncoding": "JSON",
     "accessLogFormat": json.dumps(istiolog.FORMAT),
     "connectTimeout": _SECONDS,
+    "defaultHttpRetryPolicy": {"attempts": 0},
 }
 
 # RFC 8446 6.2, of a certificate that is absent, expired or foreign; TLS 1.2 says an absent one by handshake_failure.
@@ -161,7 +162,7 @@ def features(mesh: "Mesh") -> Mapping[str, str]:
     return {
         "mtls": mesh.unlogged,
         "l7-authz": mesh.unlogged,
-        "identity": "",
+        "identity": mesh.unlogged,
         "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
         "svid-rotation": NOT_DRIVEN,
     }
