@@ -41,7 +41,12 @@ CASE = Case(
 
 
 def proved(
-    cluster: KubeCluster, case: Case = CASE, *, at: str = "", fault: Callable[[], object] | None = None
+    cluster: KubeCluster,
+    case: Case = CASE,
+    *,
+    at: str = "",
+    fault: Callable[[], object] | None = None,
+    patience: float | None = None,
 ) -> dict[str, RowResult]:
     """Prove the case, with the fault done when it comes to a phase, and return the results by row."""
     done: list[str] = []
@@ -51,7 +56,7 @@ def proved(
             done.append(phase)
             fault()
 
-    results = {result.row.id: result for result in prove_case(case, cluster, notify=notify)}
+    results = {result.row.id: result for result in prove_case(case, cluster, notify=notify, patience=patience)}
     assert not at or done, f"the proof never came to {at}"
     return results
 

@@ -48,7 +48,7 @@ def test_an_audited_pod_is_reached_and_the_policy_that_objects_is_named(cluster:
 
 
 def test_a_pod_that_is_not_audited_is_not_reached(cluster: KubeCluster) -> None:
-    results = proved(cluster, case(audited(), workloads=frozenset()))
+    results = proved(cluster, case(audited(), workloads=frozenset()), patience=20)
     assert "PROVED" != results["stranger audited"].outcome
     assert "PROVED" == results["stranger denied again"].outcome
 
