@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ztconform.errors import ClusterError, UsageError
-from ztconform.kube import meshpods, objects
+from ztconform.kube import inventory, meshpods, objects
 from ztconform.kube.labels import Labels
 from ztconform.kube.making import Maker, Surroundings
 from ztconform.kube.names import Names
@@ -140,6 +140,12 @@ def test_a_mesh_whose_log_is_not_known_proves_no_denial() -> None:
     own, default = istiomesh.features(MESH), istiomesh.features(istiomesh.mesh({}))
     assert ("", "", "") == (own["mtls"], own["l7-authz"], own["authorization-dry-run"])
     assert ("", True) == (default["mtls"], bool(default["authorization-dry-run"]))
+
+
+def test_settings_of_a_mesh_that_cannot_be_read_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "config_map", lambda *_: {"mesh": "trustDomain: one: two\n"})
+    with pytest.raises(ClusterError, match=r"ConfigMap istio-system/istio-canary is no YAML \(.*\): what .* cannot be known$"):
+        istiomesh.found(None, revision="canary")  # type: ignore[arg-type]  # nobody is asked
 
 
 @pytest.mark.parametrize("name", ["cilium+istio", "calico+istio", "cilium+istio+gateway"])

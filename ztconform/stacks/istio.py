@@ -190,7 +190,10 @@ def notes(mode: str, config: Mapping[str, Any]) -> tuple[str, ...]:
             f"Istio's mutual TLS is {mode} by default: a namespace without a PeerAuthentication of its own takes plaintext"
         )
     if not config.get("accessLogFile"):
-        found.append("Istio's proxies log no requests by default (meshConfig.accessLogFile): denials there have no witness")
+        found.append(
+            "Istio's proxies log no requests by default (meshConfig.accessLogFile), and denials have no witness; in our own "
+            "namespaces a Telemetry has them log"
+        )
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ztconform.errors import ClusterError
 from ztconform.evidence import Signature
 from ztconform.mesh import sidecar
 from ztconform.model import Manifest, Stage
@@ -50,14 +51,19 @@ _CNI = "istio-cni-node"
 def found(connection: "Connection", namespace: str = NAMESPACE, revision: str = "") -> "Mesh":
     """Return the mesh whose control plane runs in a namespace, by its own settings; `revision` is "" for the default one.
 
-    Raises ClusterError where it cannot be asked.
+    Raises ClusterError where it cannot be asked, or its settings cannot be read.
     """
     import yaml  # noqa: PLC0415 - likewise
 
     from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
-    stored = inventory.config_map(connection, namespace, f"istio-{revision}" if revision else "istio") or {}
-    config = yaml.safe_load(stored.get("mesh") or "") or {}
+    name = f"istio-{revision}" if revision else "istio"
+    stored = inventory.config_map(connection, namespace, name) or {}
+    try:
+        config = yaml.safe_load(stored.get("mesh") or "") or {}
+    except yaml.YAMLError as error:
+        where = f"the MeshConfig in the ConfigMap {namespace}/{name} is no YAML"
+        raise ClusterError(f"{where} ({' '.join(str(error).split())}): what Istio's sidecars log cannot be known") from None
     redirected = any(daemon_set.name == _CNI for daemon_set in inventory.daemon_sets(connection))
     return mesh(config, namespace=namespace, revision=revision, cni=redirected)
 
