@@ -15,7 +15,7 @@ import yaml
 
 from ztconform import stacks
 from ztconform.catalogue import FEATURES
-from ztconform.kube import ready
+from ztconform.kube import inventory, ready
 from ztconform.kube.client import Connection
 from ztconform.settings import Settings
 from ztconform.stacks import composition, detect
@@ -292,3 +292,21 @@ def test_a_part_that_is_not_there_is_what_is_lacking() -> None:
     assert ["daemonset kube-system/kindnet: not there"] == lacks("kindnet", [V4])
     there = [one for one in recorded.objects("cilium", *AMBIENT) if one["metadata"]["name"] != "ztunnel"]
     assert ["daemonset */ztunnel: not there"] == lacks("cilium+istio:ambient", [*there, V4])
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", ""),
+        ("starting\nno such file\n\n", "no such file"),
+        (
+            "starting\npanic: len out of range [recovered]\n\npanic: again\ngoroutine 1\n\tcache.go:276 +0xc7\n",
+            "panic: len out of range",
+        ),
+        ("fatal error: concurrent map writes\n\ngoroutine 7\n", "fatal error: concurrent map writes"),
+        ("don't panic: all is well\nbye", "bye"),
+    ],
+)
+def test_of_a_crash_the_line_is_told_that_says_why(log: str, line: str) -> None:
+    assert inventory.of_crash(log).startswith(line)
+    assert bool(line) == bool(inventory.of_crash(log))

@@ -20,6 +20,7 @@ KUBE_SYSTEM = "kube-system"
 DNS_LABEL = "k8s-app=kube-dns"  # of CoreDNS too, by kubeadm and every distribution that follows it
 
 _FORBIDDEN = 403
+_TRACE = 400  # lines of a log among which a crash is looked for
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 Controller = Literal["daemonset", "deployment"]
@@ -166,17 +167,23 @@ def troubles(connection: Connection, namespace: str, selector: str) -> Sequence[
 
 
 def last_words(connection: Connection, trouble: Trouble) -> str:
-    """Return the last line that a container logged before it crashed; "" if it did not crash or nothing can be had."""
+    """Return what a container logged of why it crashed; "" if it did not crash or nothing can be had."""
     if trouble.reason != "CrashLoopBackOff":
         return ""
     namespace, _, pod = trouble.pod.partition("/")
     with suppress(ApiException, urllib3.exceptions.HTTPError):
         said = client.CoreV1Api(connection.api()).read_namespaced_pod_log(
-            pod, namespace, container=trouble.container, previous=True, tail_lines=5, _request_timeout=CALL
+            pod, namespace, container=trouble.container, previous=True, tail_lines=_TRACE, _request_timeout=CALL
         )
-        lines = [line.strip() for line in str(said).splitlines() if line.strip()]
-        return lines[-1][:300] if lines else ""
+        return of_crash(str(said))
     return ""
+
+
+def of_crash(log: str) -> str:
+    """Return the line that says most of why a program ended: Go's panic, which its stacks follow, or else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    panic = next((line for line in lines if line.startswith(("panic: ", "fatal error: "))), "")
+    return (panic or (lines[-1] if lines else ""))[:300]
 
 
 def last_warning(connection: Connection, namespace: str, prefix: str) -> str:

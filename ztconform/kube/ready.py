@@ -172,7 +172,7 @@ def _why(connection: Connection, lack: Lack, trouble: Trouble | None) -> str:
         return f"; {trouble}; load it into kind's nodes by --ztc-load-image, or name one that is there by --ztc-values"
     if trouble is not None:
         words = inventory.last_words(connection, trouble)
-        return f"; {trouble}" + (f"; the last that it logged: {words}" if words else "")
+        return f"; {trouble}" + (f"; it logged: {words}" if words else "")
     # A pod that no container of has begun yet has its reason in events alone: a CNI that fails, for one.
     warning = inventory.last_warning(connection, lack.namespace, f"{lack.name}-") if lack.name else ""
     return f"; {warning}" if warning else ""
