@@ -595,7 +595,7 @@ async def burst(given: dict[str, Any], size: str, to: str) -> Any:
         "plain": (world.v4("legacy"), 8080, "legacy"),
         "passthrough": (world.vip("legacy"), 80, "web"),
     }[to]
-    spec = {"kind": "http", "address": address, "port": port, "timeout": 5.0}
+    spec = {"kind": "http", "address": address, "port": port, "timeout": 30.0}
     found: dict[str, Any] = {}
     begin = time.perf_counter()
     many = await world.probers[source].probe_all([dict(spec) for _ in range(int(size))])
