@@ -18,11 +18,15 @@ _SILENT = frozenset({"timeout", "silence", "icmp", "closed", "tls-alert", "no-id
 class Examiner:
     """Run and judge rounds on one cluster."""
 
-    def __init__(self, cluster: Cluster, patience: float | None = None) -> None:
-        """Look at a cluster; `patience` bounds the seconds of each wait for convergence below the stack's own."""
+    def __init__(self, cluster: Cluster, patience: float | None = None, give_up: float | None = None) -> None:
+        """Look at a cluster; `patience` bounds the seconds of each wait for convergence below the stack's own.
+
+        After `give_up` seconds without any denial there is nothing to wait for.
+        """
         facts = cluster.facts()
         converge = min(facts.timeouts.converge, patience or facts.timeouts.converge)
         self.cluster = cluster
+        self.give_up = converge if give_up is None else min(give_up, converge)
         self.facts: Facts = replace(facts, timeouts=replace(facts.timeouts, converge=converge))
         self.baseline: dict[Ref, Vital] = {}
         self._foreign: frozenset[str] | None = None

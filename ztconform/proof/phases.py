@@ -34,13 +34,15 @@ def closed(findings: Sequence[Finding]) -> str:
 
 
 def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watching] = ()) -> float:
-    """Poll until every row shows its expectation; those that do not within the deadline turn red.
+    """Poll until every row shows its expectation; those that do not within the deadline, sooner if nothing is denied, turn red.
 
     Returns when the last round started: of the rows that converged, that was the first of
     the rounds in which they hold.
     """
     timeouts = examiner.facts.timeouts
     deadline, rounds = monotonic() + timeouts.converge, 0
+    hopeless = monotonic() + examiner.give_up
+    denied = [t for t in trials if t.row.want == "denied"]
     started = monotonic()
     against: dict[str, tuple[Finding, ...]] = {}  # by row id: the last round that contradicts it
     while trials:
@@ -53,8 +55,10 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
                 against.pop(trial.row.id, None)
             elif trial.contradicted_by(findings[trial.row.id]):
                 against[trial.row.id] = findings[trial.row.id]
+        if not denied or any(t.row.id not in against for t in denied):
+            hopeless = deadline
         # Two rounds at least: the patience of one allowed probe can be longer than the deadline.
-        if not wrong or (monotonic() >= deadline and rounds > 1):
+        if not wrong or (monotonic() >= min(deadline, hopeless) and rounds > 1):
             against.update(_asked_patiently(examiner, [t for t in wrong if t.row.id not in against]))
             for trial in trials:
                 if trial in wrong:

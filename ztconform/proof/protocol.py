@@ -28,12 +28,13 @@ def prove_case(
     notify: Notify | None = None,
     keep_policy: bool = False,
     patience: float | None = None,
+    give_up: float | None = None,
 ) -> tuple[RowResult, ...]:
     """Prove every row of a case and return the results in the case's order.
 
     Never raises for an outcome. `mutate` may change a policy, or drop it (None), before it is applied; `notify` is told each
-    phase; `patience` bounds the seconds of each wait for convergence below the stack's own. With `keep_policy` the topology
-    stays, with the last policies in force, until `cluster.remove(case.id)`.
+    phase; `patience` bounds the seconds of each wait for convergence below the stack's own, and `give_up` those for which nothing
+    at all may be denied. With `keep_policy` the topology stays, with the last policies in force, until `cluster.remove(case.id)`.
     Raises Rejected for a manifest that the cluster refuses, and any ZtconformError if the cluster could not be used.
     """
     _demand_unique_ids(case)
@@ -45,7 +46,7 @@ def prove_case(
     kept = False
     try:
         cluster.deploy(case.topology, case.id)
-        proof = _Proof(case, cluster, mutate, notify or (lambda phase: None), patience)
+        proof = _Proof(case, cluster, mutate, notify or (lambda phase: None), Examiner(cluster, patience, give_up))
         results = proof.run()
         if keep_policy:
             proof.changes.restore()
@@ -57,12 +58,12 @@ def prove_case(
 
 
 class _Proof:
-    def __init__(self, case: Case, cluster: Cluster, mutate: Mutate | None, notify: Notify, patience: float | None) -> None:
+    def __init__(self, case: Case, cluster: Cluster, mutate: Mutate | None, notify: Notify, examiner: Examiner) -> None:
         self.case = case
         self.cluster = cluster
         self.notify = notify
-        self.examiner = Examiner(cluster, patience)
-        self.timeouts = self.examiner.facts.timeouts
+        self.examiner = examiner
+        self.timeouts = examiner.facts.timeouts
         self.changes = Changes(cluster, mutate)
         self.trials = [Trial(row=r, step=i) for i, s in enumerate(case.steps) for r in s.rows]
         self.opened: tuple[Manifest, ...] = ()
