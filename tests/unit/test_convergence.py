@@ -59,7 +59,8 @@ def test_a_row_that_takes_longer_is_waited_for_where_another_is_denied_already()
 
 
 def test_a_round_that_proves_nothing_is_no_reason_to_give_up() -> None:
-    assert {"a": None} == converged(Scripted(a=[SILENT, *[ALLOWED] * 20, DENIED]), "a")
+    assert {"a": None} == converged(Scripted(a=[ALLOWED, *[SILENT] * 20, DENIED]), "a")
+    assert {"a": "VIOLATED"} == converged(Scripted(a=[SILENT, *[ALLOWED] * 20, DENIED]), "a")
 
 
 def test_a_row_that_is_undecided_to_the_end_is_asked_once_more_with_patience() -> None:

@@ -41,7 +41,7 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
     """
     timeouts = examiner.facts.timeouts
     deadline, rounds = monotonic() + timeouts.converge, 0
-    hopeless = monotonic() + examiner.give_up
+    give_up = monotonic() + examiner.give_up
     denied = [t for t in trials if t.row.want == "denied"]
     started = monotonic()
     against: dict[str, tuple[Finding, ...]] = {}  # by row id: the last round that contradicts it
@@ -55,10 +55,13 @@ def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watc
                 against.pop(trial.row.id, None)
             elif trial.contradicted_by(findings[trial.row.id]):
                 against[trial.row.id] = findings[trial.row.id]
-        if not denied or any(t.row.id not in against for t in denied):
-            hopeless = deadline
+        # A cluster that has begun to deny is waited for, and so is one that is too busy to be asked.
+        if any(t.met_by(findings[t.row.id]) for t in denied):
+            give_up = deadline
+        nothing_denied = bool(denied) and all(t.contradicted_by(findings[t.row.id]) for t in denied)
+        overdue = monotonic() >= (give_up if nothing_denied else deadline)
         # Two rounds at least: the patience of one allowed probe can be longer than the deadline.
-        if not wrong or (monotonic() >= min(deadline, hopeless) and rounds > 1):
+        if not wrong or (overdue and rounds > 1):
             against.update(_asked_patiently(examiner, [t for t in wrong if t.row.id not in against]))
             for trial in trials:
                 if trial in wrong:
