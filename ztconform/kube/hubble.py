@@ -8,7 +8,7 @@ policies select the endpoint is left to the caller.
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from time import monotonic
 from typing import Any
@@ -82,22 +82,16 @@ class HubbleLog:
     def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
         """Return what is known of these, waiting a moment for what is on its way; None once events were lost."""
         wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
-        deadline = monotonic() + _LATE
         with self._came:
-            while not all(is_told(self._events.get(key)) for key in wanted) and monotonic() < deadline and not self._lost:
-                self._came.wait(max(deadline - monotonic(), 0.0))
-            if self._lost:
+            if not self._await(lambda: all(is_told(self._events.get(key)) for key in wanted)):
                 return None
             return [_drop(nonce, self._events[key]) for key, nonce in wanted.items() if key in self._events]
 
     def audited(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
         """Return which of these would have been dropped but for audit mode, waiting a moment; None once events were lost."""
         wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
-        deadline = monotonic() + _LATE
         with self._came:
-            while not all(key in self._audits for key in wanted) and monotonic() < deadline and not self._lost:
-                self._came.wait(max(deadline - monotonic(), 0.0))
-            if self._lost:
+            if not self._await(lambda: all(key in self._audits for key in wanted)):
                 return None
             return [_drop(nonce, self._audits[key]) for key, nonce in wanted.items() if key in self._audits]
 
@@ -106,13 +100,15 @@ class HubbleLog:
 
         Every connection between the same ends meets the same rules, whoever of them it was that a proxy tried.
         """
-        deadline = monotonic() + _LATE
         with self._came:
-            while not all(tried(self._recent, flight) for flight in flights) and monotonic() < deadline and not self._lost:
-                self._came.wait(max(deadline - monotonic(), 0.0))
-            if self._lost:
+            if not self._await(lambda: all(tried(self._recent, flight) for flight in flights)):
                 return None
             return [_drop(flight.nonce, flow) for flight in flights if (flow := tried(self._recent, flight)) is not None]
+
+    def _await(self, come: Callable[[], bool]) -> bool:
+        """Wait a moment for what is on its way, the condition held; return whether the log is complete."""
+        self._came.wait_for(lambda: come() or bool(self._lost), _LATE)
+        return not self._lost
 
     def close(self) -> None:
         """Stop listening."""
