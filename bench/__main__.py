@@ -57,7 +57,7 @@ def measure_cluster() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for ready in provide("cilium", settings_of(Path(folder))):
             with ready.start() as started:
-                rows = [cluster.ready(started)]
+                rows = [cluster.ready(started), cluster.bare(ready)]
                 started.deploy(cluster.topology(), "bench")
                 started.perform(Step(apply=cluster.policies()))
                 figures_of_a_round, seconds = cluster.one_round(started)

@@ -20,6 +20,17 @@ def test_an_audited_pod_is_reached_and_what_policies_would_deny_is_logged(shop, 
     )
 
 
+# Calico names the first of the policies by which a default deny would be in force, and not all that select the pod.
+@requirement(id="U02")
+def test_a_staged_policy_passes_and_logs_what_it_would_deny(shop, prove):
+    permitted, other = ((c, "GET", shop.payment) for c in (shop.checkout, shop.legacy))
+    prove(
+        policy="payment-only-from-checkout-staged",
+        rows=[allowed(*permitted), allowed(*other, logged=["shop/default-deny"])],
+        steps=[step(policy="payment-only-from-checkout", rows=[allowed(*permitted), denied(*other)])],
+    )
+
+
 # A policy that is tried out on live traffic, and that nobody sees the result of.
 @requirement(id="U03")
 def test_a_dry_run_passes_and_logs_what_it_would_deny(shop, prove):

@@ -3,10 +3,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
-from ztconform.evidence import Observation, Verdict
+import pytest
+
+from ztconform.evidence import Cause, Observation, Verdict
 from ztconform.model import Attempt, Probe, Ref, Row
 from ztconform.proof import phases
 from ztconform.proof.trial import Finding, Trial
@@ -67,3 +70,57 @@ def test_a_row_that_is_undecided_to_the_end_is_asked_once_more_with_patience() -
     assert {"a": "VIOLATED"} == converged(Scripted(patiently=ALLOWED, a=[SILENT]), "a")
     assert {"a": "INCONCLUSIVE"} == converged(Scripted(patiently=SILENT, a=[SILENT]), "a")
     assert {"a": "INCONCLUSIVE"} == converged(Scripted(patiently=DENIED, a=[SILENT]), "a")
+
+
+NAMED = Cause(nonce="n", layer="l34", policies=("t/no",), explicit=True, direction="ingress", endpoint=None, source="goldmane")
+
+
+class SlowLog:
+    """Deny every row in every round, and tell who did, or who would have, from the `told`-th asking on."""
+
+    def __init__(self, told: int, cause: Cause = NAMED) -> None:
+        self.facts = SimpleNamespace(timeouts=replace(LAB, converge=0.5, hold=0.02, hold_rounds=2))
+        self.cluster = self
+        self.asked = 0
+        self._told, self._cause = told, cause
+
+    def round(self, trials: Sequence[Trial]) -> dict[str, tuple[Finding, ...]]:
+        self.asked += 1
+        verdicts = {"denied": DENIED, "allowed": ALLOWED}
+        cause = self._cause if self.asked >= self._told else None
+        return {t.row.id: (replace(finding(t.row, verdicts[t.row.want]), cause=cause),) for t in trials}
+
+    def remarks(self, nonces: Sequence[str]) -> dict[str, frozenset[str]]:
+        return dict.fromkeys(nonces, frozenset(self._cause.policies)) if self.asked >= self._told else {}
+
+
+def held(log: SlowLog, row: Row) -> tuple[Any, str]:
+    trial = Trial(row=row, step=0)
+    phases.hold(log, [trial], since=monotonic())  # type: ignore[arg-type]  # as much of an examiner as it asks for
+    return trial.outcome, trial.why
+
+
+PROBE = Probe(source=Ref("t", "client"), target=Ref("t", "server"), port=80)
+DENIAL = Row(id="a", probe=PROBE, want="denied", by=frozenset({"l34"}), named=frozenset({"t/no"}))
+PASSAGE = Row(id="a", probe=PROBE, want="allowed", logged=frozenset({"t/no"}))
+
+
+@pytest.mark.parametrize("row", [DENIAL, PASSAGE], ids=["named", "logged"])
+def test_a_row_is_held_until_the_log_that_is_to_tell_of_it_has_told(row: Row) -> None:
+    log = SlowLog(told=8)
+    assert (None, "") == held(log, row)
+    assert log.asked == 8
+
+
+@pytest.mark.parametrize("row", [DENIAL, PASSAGE], ids=["named", "logged"])
+def test_what_no_log_tells_by_the_deadline_is_inconclusive(row: Row) -> None:
+    log = SlowLog(told=1_000_000)
+    outcome, _ = held(log, row)
+    assert (outcome, log.asked > 40) == ("INCONCLUSIVE", True)
+
+
+@pytest.mark.parametrize("row", [DENIAL, PASSAGE], ids=["named", "logged"])
+def test_what_the_log_tells_otherwise_is_a_violation_at_once(row: Row) -> None:
+    log = SlowLog(told=1, cause=replace(NAMED, policies=("t/other",)))
+    outcome, _ = held(log, row)
+    assert (outcome, log.asked < 20) == ("VIOLATED", True)

@@ -29,15 +29,15 @@ def drop(*policies: str, address: str = "10.244.0.9") -> Drop:
 
 
 def test_an_explicit_denial_names_its_policy_as_the_case_does() -> None:
-    (cause,) = causes([drop("shop-1a2b3c-0/no-legacy", "cluster-wide-1a2b3c-0")], [POD], selecting, NAMES.policy)
+    (cause,) = causes([drop("shop-1a2b3c-0/no-legacy", "cluster-wide-1a2b3c-0")], [POD], selecting, NAMES.policy, source="hubble")
     assert (("shop/no-legacy", "cluster-wide"), True, PAYMENT) == (cause.policies, cause.explicit, cause.endpoint)
 
 
 def test_an_implicit_denial_is_of_all_that_select_the_pod() -> None:
-    (cause,) = causes([drop()], [POD], selecting, NAMES.policy)
+    (cause,) = causes([drop()], [POD], selecting, NAMES.policy, source="hubble")
     assert (("shop/default-deny",), False, PAYMENT) == (cause.policies, cause.explicit, cause.endpoint)
 
 
 def test_a_drop_at_an_address_that_is_none_of_ours_names_nobody() -> None:
-    (cause,) = causes([drop(address="10.244.0.10")], [POD], selecting, NAMES.policy)
+    (cause,) = causes([drop(address="10.244.0.10")], [POD], selecting, NAMES.policy, source="hubble")
     assert ((), False, None) == (cause.policies, cause.explicit, cause.endpoint)

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 from ztconform.kube.hubble import is_told, telling, tried
-from ztconform.kube.profile import Flight
+from ztconform.kube.pods import KubePod
+from ztconform.kube.profile import Journey
+from ztconform.model import Ref, Workload
 
-FLIGHT = Flight(nonce="n1", source="10.0.0.7", targets=frozenset({"10.0.1.9"}), port=8080, since=5.0)
+
+def pod(name: str, address: str) -> KubePod:
+    ref = Ref("shop", name)
+    return KubePod(ref=ref, real=ref, workload=Workload(ref=ref), node=0, addresses=(address,), serves=True)
+
+
+JOURNEY = Journey(nonce="n1", source=pod("checkout", "10.0.0.7"), targets=(pod("payment", "10.0.1.9"),), port=8080, since=5.0)
 
 
 def flow(source: str = "10.0.0.7", target: str = "10.0.1.9", port: int = 8080, **more: Any) -> dict[str, Any]:
@@ -20,7 +28,7 @@ def flow(source: str = "10.0.0.7", target: str = "10.0.1.9", port: int = 8080, *
 
 
 def test_the_latest_drop_between_the_ends_is_taken() -> None:
-    assert flow(uuid="b") == tried([(5.1, flow(uuid="a")), (5.2, flow(uuid="b")), (5.3, flow(port=9090))], FLIGHT)
+    assert flow(uuid="b") == tried([(5.1, flow(uuid="a")), (5.2, flow(uuid="b")), (5.3, flow(port=9090))], JOURNEY)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def test_the_latest_drop_between_the_ends_is_taken() -> None:
     ],
 )
 def test_a_drop_of_before_or_between_others_is_not(found: tuple[float, dict[str, Any]]) -> None:
-    assert tried([found], FLIGHT) is None
+    assert tried([found], JOURNEY) is None
 
 
 NAMED = flow(drop_reason_desc="POLICY_DENY", traffic_direction="INGRESS", ingress_denied_by=[{"name": "no-legacy"}])

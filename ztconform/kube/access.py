@@ -66,6 +66,16 @@ ISTIO = (
     Need(group="telemetry.istio.io", resource="telemetries", verbs=("create", "get", "patch")),
 )
 
+# Its policies belong to tiers, which have permissions of their own
+# (https://docs.tigera.io/calico/latest/network-policy/policy-tiers/rbac-tiered-policies); its flows are read in a pod of Whisker.
+_WITH_CALICO = "projectcalico.org"
+CALICO = (
+    Need(group=_WITH_CALICO, resource="tiers", verbs=("get",)),
+    Need(group=_WITH_CALICO, resource="tier.networkpolicies", verbs=_OWN),
+    Need(group=_WITH_CALICO, resource="tier.stagednetworkpolicies", verbs=_OWN),
+    Need(group="", resource="pods/portforward", verbs=("create", "get")),
+)
+
 
 def needs(connection: Connection) -> tuple[Need, ...]:
     """Return what a run needs on this cluster, of its kinds of policy those that it serves.
@@ -73,8 +83,9 @@ def needs(connection: Connection) -> tuple[Need, ...]:
     Raises ClusterError.
     """
     served = kinds.served(connection)
-    meshed = ISTIO if any(kind.group == _WITH_ISTIO for kind in served) else ()
-    return (*ALWAYS, *meshed, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in served))
+    groups = {kind.group for kind in served}
+    more = (*(ISTIO if _WITH_ISTIO in groups else ()), *(CALICO if _WITH_CALICO in groups else ()))
+    return (*ALWAYS, *more, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in served))
 
 
 def missing(connection: Connection, wanted: Sequence[Need]) -> list[Need]:

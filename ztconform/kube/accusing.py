@@ -4,7 +4,8 @@
 Reading either is left to its own module; the CNI's log is opened when there is a case, and anew once it has lost something.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ztconform.evidence import Cause, Observation
 from ztconform.kube.causes import causes
@@ -12,9 +13,38 @@ from ztconform.kube.client import Connection
 from ztconform.kube.meshing import Meshing
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Flight, FlowLog
+from ztconform.kube.profile import Drop, FlowLog, Journey
 from ztconform.kube.proxylog import unlogged
 from ztconform.model import Attempt, Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Hold probes of a round, by nonce, and the case that they were sent in."""
+
+    sent: Mapping[str, tuple[Attempt, Observation]]
+    pods: Mapping[Ref, KubePod]
+    policies: Policies
+    meshing: Meshing | None
+    since: float  # when the round began
+
+    def journeys(self, *, lost: bool = False) -> Iterator[Journey]:
+        """Yield how they went, if `lost` only of those whose packets may have been dropped on their way.
+
+        What proxies answer for never was a packet of the client's own to its server.
+        """
+        for attempt, observation in self.sent.values():
+            if not lost or self.meshing is None or unlogged(observation):
+                servers = (self.pods.get(ref) for ref in attempt.targets)
+                yield Journey(
+                    nonce=observation.nonce,
+                    source=self.pods.get(attempt.probe.source),
+                    targets=tuple(pod for pod in servers if pod is not None),
+                    port=attempt.probe.port,
+                    transport=attempt.probe.transport,
+                    packet=_packet(observation),
+                    since=self.since,
+                )
 
 
 class Accusing:
@@ -32,50 +62,47 @@ class Accusing:
         if self._flows is None and self._begin is not None:
             self._flows = self._begin(self._connection)
 
+    def changed(self) -> None:
+        """Take it that policies change from now on."""
+        if self._flows is not None:
+            self._flows.changed()
+
     def close(self) -> None:
         """Stop listening."""
         if self._flows is not None:
             self._flows.close()
             self._flows = None
 
-    def remarks(
-        self,
-        sent: Mapping[str, tuple[Attempt, Observation]],
-        pods: Mapping[Ref, KubePod],
-        policies: Policies,
-        meshing: Meshing | None,
-        since: float,
-        *,
-        audited: bool,
-    ) -> Mapping[str, frozenset[str]] | None:
+    def remarks(self, asked: Asked, *, audited: bool) -> Mapping[str, frozenset[str]] | None:
         """Return what was logged of requests that passed, by the CNI only where it audits; None once its log has lost events."""
-        found = {} if meshing is None else dict(meshing.witness.remarks(sent, pods, since))
+        found = {} if asked.meshing is None else dict(asked.meshing.witness.remarks(asked.sent, asked.pods, asked.since))
         if self._flows is None or not audited:
             return found
-        passed = self._flows.audited([o for _, o in sent.values()])
+        passed = self._flows.audited(list(asked.journeys()))
         if passed is None:
             return None
-        for cause in causes(passed, pods.values(), policies.selecting, policies.said):
+        for cause in _causes(self._flows, passed, asked):
             found[cause.nonce] = found.get(cause.nonce, frozenset()) | set(cause.policies)
         return found
 
-    def causes(
-        self,
-        sent: Mapping[str, tuple[Attempt, Observation]],
-        pods: Mapping[Ref, KubePod],
-        policies: Policies,
-        meshing: Meshing | None,
-        since: float,
-    ) -> Sequence[Cause] | None:
-        """Return who refused these, sent since an instant; None once the CNI's log has lost events."""
-        found, flights = list[Cause](), list[Flight]()
-        if meshing is not None:
-            found, flights = meshing.witness.causes(sent, pods, since)
+    def causes(self, asked: Asked) -> Sequence[Cause] | None:
+        """Return who refused these; None once the CNI's log has lost events."""
+        found, tries = list[Cause](), list[Journey]()
+        if asked.meshing is not None:
+            found, tries = asked.meshing.witness.causes(asked.sent, asked.pods, asked.since)
         if self._flows is None:
             return found
-        # What proxies answer for never was a packet of the client's own to its server.
-        lost = [o for _, o in sent.values() if meshing is None or unlogged(o)]
-        drops, tried = self._flows.drops(lost), self._flows.between(flights)
+        drops, tried = self._flows.drops(list(asked.journeys(lost=True))), self._flows.between(tries)
         if drops is None or tried is None:
             return None
-        return [*found, *causes([*drops, *tried], pods.values(), policies.selecting, policies.said)]
+        return [*found, *_causes(self._flows, [*drops, *tried], asked)]
+
+
+def _causes(flows: FlowLog, drops: Sequence[Drop], asked: Asked) -> list[Cause]:
+    return causes(drops, asked.pods.values(), asked.policies.selecting, asked.policies.said, source=flows.name)
+
+
+def _packet(observation: Observation) -> tuple[str, int] | None:
+    """Return by which packets a probe is known: a Service's address is no longer the target's when a policy sees them."""
+    source = observation.source.split()
+    return (source[0], int(source[1])) if len(source) == 2 else None

@@ -2,6 +2,7 @@
 """What a CNI's flow log says of who dropped a probe, as causes that name policies; reading the log is left to the witness."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from ztconform.evidence import Cause
 from ztconform.kube.pods import KubePod
@@ -12,7 +13,9 @@ Selecting = Callable[[Ref, str], Sequence[str]]  # a pod as it is in the cluster
 Said = Callable[[str], str]  # a policy's name in the cluster
 
 
-def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting, said: Said) -> list[Cause]:
+def causes(
+    drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting, said: Said, *, source: Literal["hubble", "goldmane"]
+) -> list[Cause]:
     """Return a cause for every drop: a rule that denies names itself, a default deny all that select the endpoint.
 
     `said` gives a policy's name as the case has it; `selecting` returns such names.
@@ -26,11 +29,11 @@ def causes(drops: Iterable[Drop], pods: Iterable[KubePod], selecting: Selecting,
             Cause(
                 nonce=drop.nonce,
                 layer="l34",
-                policies=tuple(map(said, drop.policies)) or implicit,
+                policies=tuple(map(said, drop.policies)) or implicit or tuple(map(said, drop.default_of)),
                 explicit=bool(drop.policies),
                 direction=drop.direction,
                 endpoint=endpoint.ref if endpoint is not None else None,
-                source="hubble",
+                source=source,
             )
         )
     return found

@@ -17,7 +17,7 @@ from ztconform.cluster import Facts
 from ztconform.errors import ClusterError, UsageError
 from ztconform.evidence import Cause, Observation, Round, Sighting
 from ztconform.kube import kinds, privileged, rounds
-from ztconform.kube.accusing import Accusing
+from ztconform.kube.accusing import Accusing, Asked
 from ztconform.kube.auditing import Auditing
 from ztconform.kube.client import Connection
 from ztconform.kube.deploying import Deployment
@@ -165,6 +165,7 @@ class KubeCluster:
         """Do a step's changes in the order apply, delete, labels, lifecycle, audit mode."""
         if any(not self._resources.is_namespaced(manifest) for manifest in step.apply):
             self._alone.ask()
+        self._accusing.changed()
         self._policies.apply(step.apply)
         self._policies.delete(step.delete)
         for ref, change in step.relabel:
@@ -213,14 +214,15 @@ class KubeCluster:
 
     def causes(self, nonces: Collection[str]) -> Sequence[Cause] | None:
         """Return what the CNI's flow log and the mesh's proxies say of who refused these; None once the flow log lost events."""
-        sent = {nonce: self._sent[nonce] for nonce in nonces if nonce in self._sent}
-        return self._accusing.causes(sent, self._case.pods, self._policies, self._meshing, self._since)
+        return self._accusing.causes(self._asked(nonces))
 
     def remarks(self, nonces: Collection[str]) -> Mapping[str, frozenset[str]] | None:
-        """Return what the mesh's proxies, and a CNI that audits, logged of requests that passed."""
+        """Return what the mesh's proxies, and a CNI that audits or stages, logged of requests that passed."""
+        return self._accusing.remarks(self._asked(nonces), audited=bool(self._auditing) or self._policies.staged)
+
+    def _asked(self, nonces: Collection[str]) -> Asked:
         sent = {nonce: self._sent[nonce] for nonce in nonces if nonce in self._sent}
-        seen = (sent, self._case.pods, self._policies, self._meshing, self._since)
-        return self._accusing.remarks(*seen, audited=bool(self._auditing))
+        return Asked(sent=sent, pods=self._case.pods, policies=self._policies, meshing=self._meshing, since=self._since)
 
     def capture(self, at: Ref, seconds: float) -> bytes:
         """Return what goes over the wire of a pod's node to or from that pod for so many seconds, as pcap.

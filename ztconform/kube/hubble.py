@@ -11,13 +11,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from ztconform.errors import ClusterError
-from ztconform.evidence import Observation
 from ztconform.kube.client import Connection
 from ztconform.kube.pipes import ExecPipe
-from ztconform.kube.profile import Drop, Flight
+from ztconform.kube.profile import Drop, Journey
 from ztconform.kube.resources import Resources
 
 _SOCKET = "unix:///var/run/cilium/hubble.sock"
@@ -49,6 +48,8 @@ _Key = tuple[str, int]  # source address and port: a Service's address is no lon
 class HubbleLog:
     """Listen to every agent of Cilium."""
 
+    name: Literal["hubble", "goldmane"] = "hubble"
+
     def __init__(self, connection: Connection, *, namespace: str) -> None:
         """Begin to listen; raises ClusterError where Cilium's agents cannot be found."""
         pods = Resources(connection).items(f"/api/v1/namespaces/{namespace}/pods", labelSelector="k8s-app=cilium")
@@ -79,31 +80,34 @@ class HubbleLog:
         """Return why events are missing, or ""."""
         return self._lost
 
-    def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+    def changed(self) -> None:
+        """Nothing: an event is of one packet, and knows which policies it met."""
+
+    def drops(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return what is known of these, waiting a moment for what is on its way; None once events were lost."""
-        wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
+        wanted = {one.packet: one.nonce for one in journeys if one.packet is not None}
         with self._came:
             if not self._await(lambda: all(is_told(self._events.get(key)) for key in wanted)):
                 return None
             return [_drop(nonce, self._events[key]) for key, nonce in wanted.items() if key in self._events]
 
-    def audited(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+    def audited(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return which of these would have been dropped but for audit mode, waiting a moment; None once events were lost."""
-        wanted = {key: o.nonce for o in observations if (key := _of_probe(o)) is not None}
+        wanted = {one.packet: one.nonce for one in journeys if one.packet is not None}
         with self._came:
             if not self._await(lambda: all(key in self._audits for key in wanted)):
                 return None
             return [_drop(nonce, self._audits[key]) for key, nonce in wanted.items() if key in self._audits]
 
-    def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
+    def between(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return what is known of connections that proxies tried to make, waiting a moment; None once events were lost.
 
         Every connection between the same ends meets the same rules, whoever of them it was that a proxy tried.
         """
         with self._came:
-            if not self._await(lambda: all(tried(self._recent, flight) for flight in flights)):
+            if not self._await(lambda: all(tried(self._recent, one) for one in journeys)):
                 return None
-            return [_drop(flight.nonce, flow) for flight in flights if (flow := tried(self._recent, flight)) is not None]
+            return [_drop(one.nonce, flow) for one in journeys if (flow := tried(self._recent, one)) is not None]
 
     def _await(self, come: Callable[[], bool]) -> bool:
         """Wait a moment for what is on its way, the condition held; return whether the log is complete."""
@@ -171,21 +175,17 @@ def is_told(flow: Mapping[str, Any] | None) -> bool:
     return flow is not None and (bool(_rules(flow)) or flow.get("drop_reason_desc") != _BY_RULE)
 
 
-def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], flight: Flight) -> Mapping[str, Any] | None:
-    """Return the latest flow between the ends of a flight, of flows with the instant when each came, the oldest first."""
-    fresh = takewhile(lambda each: each[0] >= flight.since, reversed(recent))
-    return next((flow for _, flow in fresh if _is_between(flow, flight)), None)
+def tried(recent: Sequence[tuple[float, Mapping[str, Any]]], journey: Journey) -> Mapping[str, Any] | None:
+    """Return the latest flow between the ends of a journey, of flows with the instant when each came, the oldest first."""
+    fresh = takewhile(lambda each: each[0] >= journey.since, reversed(recent))
+    return next((flow for _, flow in fresh if _is_between(flow, journey)), None)
 
 
-def _is_between(flow: Mapping[str, Any], flight: Flight) -> bool:
+def _is_between(flow: Mapping[str, Any], journey: Journey) -> bool:
     ends, port = flow.get("IP") or {}, ((flow.get("l4") or {}).get("TCP") or {}).get("destination_port")
-    return bool(ends.get("source") == flight.source and ends.get("destination") in flight.targets and port == flight.port)
-
-
-def _of_probe(observation: Observation) -> _Key | None:
-    """Return by which packets a probe is known."""
-    source = observation.source.split()
-    return (source[0], int(source[1])) if len(source) == 2 else None
+    sources = journey.source.addresses if journey.source is not None else ()
+    targets = {address for pod in journey.targets for address in pod.addresses}
+    return bool(ends.get("source") in sources and ends.get("destination") in targets and port == journey.port)
 
 
 def _of_flow(flow: Mapping[str, Any]) -> _Key | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ztconform.evidence import Cause, Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Flight
+from ztconform.kube.profile import Journey
 from ztconform.kube.proxylog import ProxyLogs, Sent, Word, unlogged
 from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
@@ -29,14 +29,14 @@ class Witness:
 
     def causes(
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
-    ) -> tuple[list[Cause], list[Flight]]:
+    ) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
         asked = [made for a, o in sent.values() if not unlogged(o) and (made := _sent(a, o, pods)) is not None]
         if not asked:
             return [], []
         words = self._logs.words(asked, since)
         causes = [self._cause(w.denial, pods) for w in words.values() if w.denial is not None]
-        return causes, [_flight(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+        return causes, [_journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
 
     def remarks(
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
@@ -93,11 +93,7 @@ def _sent(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod
     return Sent(attempt=attempt, observation=observation, client=source if captured else None, servers=servers)
 
 
-def _flight(sent: Sent, since: float) -> Flight:
-    return Flight(
-        nonce=sent.observation.nonce,
-        source=next(iter(sent.client.addresses), "") if sent.client is not None else "",
-        targets=frozenset(address for pod in sent.servers for address in pod.addresses),
-        port=sent.attempt.probe.port,
-        since=since,
+def _journey(sent: Sent, since: float) -> Journey:
+    return Journey(
+        nonce=sent.observation.nonce, source=sent.client, targets=sent.servers, port=sent.attempt.probe.port, since=since
     )

@@ -109,12 +109,17 @@ class Policies:
     def _beyond(self, kind: Kind) -> Sequence[str]:
         return [self._mesh_root] if self._mesh_root and kind.group == "security.istio.io" else []
 
+    @property
+    def staged(self) -> bool:
+        """Return whether any of them is only logged."""
+        return any(str(applied.sent.get("kind")).startswith("Staged") for applied in self._applied.values())
+
     def selecting(self, pod: Ref, direction: str) -> tuple[str, ...]:
         """Return the NetworkPolicies that isolate a pod (as it is in the cluster) in a direction, as the case names them."""
         found = []
         for applied in self._applied.values():
             spec, metadata = applied.sent.get("spec") or {}, applied.sent["metadata"]
-            if applied.sent.get("kind") != "NetworkPolicy" or metadata.get("namespace") != pod.namespace:
+            if not _is_network_policy(applied.sent) or metadata.get("namespace") != pod.namespace:
                 continue
             # The API reference: without policyTypes ingress always counts, and egress where there are egress rules.
             types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
@@ -146,6 +151,11 @@ class Policies:
             if self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query):
                 found.append(self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))))
         return tuple(sorted(found))
+
+
+def _is_network_policy(manifest: Manifest) -> bool:
+    """Return whether it is Kubernetes' own kind; Calico has one of the same name."""
+    return manifest.get("kind") == "NetworkPolicy" and str(manifest.get("apiVersion")).startswith("networking.k8s.io/")
 
 
 def selector(declared: Mapping[str, Any]) -> str:

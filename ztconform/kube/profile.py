@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ztconform.evidence import Observation, Signature
+from ztconform.evidence import Signature
 from ztconform.kube.client import Connection
+from ztconform.kube.pods import KubePod
 from ztconform.mesh.logentry import Entry
-from ztconform.model import Manifest, Ref
+from ztconform.model import Manifest, Ref, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,33 +20,41 @@ class Drop:
     direction: Literal["ingress", "egress"]
     address: str  # of the endpoint whose policy dropped it
     policies: tuple[str, ...] = ()  # "namespace/name" of those that deny explicitly; none for a default deny
+    default_of: tuple[str, ...] = ()  # of a default deny: policies by which the log says that it came to be in force
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flight:
-    """Say between which addresses a captured client's proxy tried to connect for a probe; its source port nobody knows."""
+class Journey:
+    """Say between which pods a probe went, or a captured client's proxy tried to connect for it."""
 
     nonce: str
-    source: str
-    targets: frozenset[str]
+    source: KubePod | None  # None: no pod of the case
+    targets: tuple[KubePod, ...]  # that may have been reached
     port: int
-    since: float  # on this machine's monotonic clock: what was dropped before was another probe's
+    transport: Transport = "TCP"
+    packet: tuple[str, int] | None = None  # the address and port that it left from; None: of a proxy's, nobody knows
+    since: float = 0.0  # on this machine's monotonic clock: what was dropped before was another probe's
 
 
 class FlowLog(Protocol):
     """Say which probes a CNI dropped; a context of its own that is closed with the cluster."""
 
+    name: Literal["hubble", "goldmane"]
+
     @property
     def lost(self) -> str:
         """Return why it is not complete any more, or ""."""
 
-    def drops(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
+    def changed(self) -> None:
+        """Take it that policies change from now on."""
+
+    def drops(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return what is known of these; None once events were lost."""
 
-    def audited(self, observations: Collection[Observation]) -> Sequence[Drop] | None:
-        """Return which of these would have been dropped but for an audit mode; None once events were lost."""
+    def audited(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
+        """Return which of these would have been dropped but for an audit mode, or staging; None once events were lost."""
 
-    def between(self, flights: Collection[Flight]) -> Sequence[Drop] | None:
+    def between(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return what is known of connections that proxies tried to make for probes; None once events were lost."""
 
     def close(self) -> None:

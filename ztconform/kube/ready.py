@@ -144,12 +144,16 @@ def _unmet(connection: Connection, condition: Condition) -> Lack | None:
     there = inventory.found(connection, condition.path)
     if there is None:
         return Lack(f"{what}: not there")
-    for one in (there.get("status") or {}).get("conditions") or []:
-        if one.get("type") == condition.type:
-            said = " ".join(str(one.get("message") or one.get("reason") or "").split())[:300]
-            return (
-                None if one.get("status") == "True" else Lack(f"{what} is not {condition.type}" + (f": {said}" if said else ""))
-            )
+    conditions = list((there.get("status") or {}).get("conditions") or [])
+    asked = next((one for one in conditions if one.get("type") == condition.type), None)
+    if asked is not None and asked.get("status") == "True":
+        return None
+    # An operator may say why elsewhere: Calico's, that it is Degraded (seen with v1.42.3).
+    others = [one for one in conditions if one is not asked and one.get("status") == "True"]
+    told = [one.get("message") for one in (asked or {}, *others)] + [(asked or {}).get("reason")]
+    said = next((" ".join(str(words).split())[:300] for words in told if words), "")
+    if asked is not None:
+        return Lack(f"{what} is not {condition.type}" + (f": {said}" if said else ""))
     return Lack(f"{what} does not say yet whether it is {condition.type}")
 
 

@@ -90,12 +90,16 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
     """Demand consecutive good rounds for the hold time, the one that started at `since` being the first.
 
     A round that contradicts a row turns it red at once; one that merely proves nothing starts the count anew, until
-    the converge deadline has passed a second time.
+    the converge deadline has passed a second time. Until then it is also held while a log that is to tell of a row
+    has not: some tell of what went on in an interval, and only after its end.
     """
     timeouts = examiner.facts.timeouts
     deadline = monotonic() + timeouts.hold + timeouts.converge
     holding, rounds = [t for t in trials if not t.red], 1
-    while holding and (rounds < timeouts.hold_rounds or monotonic() - since < timeouts.hold):
+    while holding:
+        held = rounds >= timeouts.hold_rounds and monotonic() - since >= timeouts.hold
+        if held and (monotonic() >= deadline or not any(_is_awaited(examiner, t) for t in holding)):
+            break
         findings = examiner.round(holding)
         rounds += 1
         overdue = monotonic() >= deadline
@@ -128,14 +132,25 @@ def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
         trial.control = "twin"
 
 
+def _is_awaited(examiner: Examiner, trial: Trial) -> bool:
+    """Return whether a log has yet to tell what denied a row's last requests, or what would have."""
+    if trial.row.named:
+        return any(f.cause is None for f in trial.deciding)
+    return trial.row.logged is not None and any(remark is None for remark in _remarks(examiner, trial))
+
+
+def _remarks(examiner: Examiner, trial: Trial) -> list[frozenset[str] | None]:
+    """Return what was logged of each of a row's last requests, None where no log knows it or events were lost."""
+    found = examiner.cluster.remarks([f.observation.nonce for f in trial.deciding])
+    return [None if found is None else found.get(f.observation.nonce) for f in trial.deciding]
+
+
 def _look_up_remarks(examiner: Examiner, trial: Trial) -> None:
     """Demand that of a request which passed exactly what the row says was logged."""
     wanted = trial.row.logged
     if wanted is None:
         return
-    remarks = examiner.cluster.remarks([f.observation.nonce for f in trial.deciding])
-    for finding in trial.deciding:
-        found = None if remarks is None else remarks.get(finding.observation.nonce)
+    for finding, found in zip(trial.deciding, _remarks(examiner, trial), strict=True):
         if found is None:
             trial.blame("INCONCLUSIVE", "no log knows the request, or events were lost", [finding])
         elif found != wanted:

@@ -16,6 +16,7 @@ from ztconform.stacks.kernel import VXLAN, WIREGUARD
 
 if TYPE_CHECKING:
     from ztconform.kube.client import Connection
+    from ztconform.kube.profile import FlowLog
     from ztconform.kube.ready import Goal
 
 CRD_CHART, CHART = "calico-crds", "calico"
@@ -26,6 +27,8 @@ _OPERATOR = "/apis/operator.tigera.io/v1"
 _PARTS = {"calico": "installations", "apiserver": "apiservers", "goldmane": "goldmanes", "whisker": "whiskers"}
 # The operator's charts keep Calico's objects in the first; the second is the public API, and with other charts the only one.
 _APIS = ("/apis/crd.projectcalico.org/v1", "/apis/projectcalico.org/v3")
+FLOWS = ("goldmane", "whisker")
+UNSERVED = "Calico's own kinds are not served: its API server (apiServer.enabled) does that"
 _STAGED = ("stagednetworkpolicies", "stagedglobalnetworkpolicies", "stagedkubernetesnetworkpolicies")
 # Set by Calico on each node that has a key (libcalico-go, lib/backend/k8s/conversion/constants.go).
 _WIREGUARD_KEY = "projectcalico.org/WireguardPublicKey"
@@ -73,7 +76,7 @@ class Calico:
 
     def promises(self, stack: Composition) -> Mapping[str, str]:
         """Return what our chart's settings add."""
-        return features({"wireguardEnabled": "wireguard" in stack.options}, dual="dual" in stack.options)
+        return features({"wireguardEnabled": "wireguard" in stack.options}, dual="dual" in stack.options, logged="", served="")
 
     def goal(self, stack: Composition) -> "Goal":
         """Return Calico's parts, of an operator's or of another installation, and what the operator says of itself."""
@@ -112,13 +115,15 @@ class Calico:
         felix = _felix(connection)
         state = _spec(_read(connection, "clusterinformations/default"))
         staged = [item for kind in _STAGED for item in _items(_read(connection, kind))]
-        dual = is_dual(connection)
+        dual, logged = is_dual(connection), _unlogged(connection)
+        served = "" if _is_served(connection) else UNSERVED
         return Findings(
-            dialects=("kubernetes", "calico"),
-            features=features(felix, dual=dual),
+            dialects=("kubernetes",) if served else ("kubernetes", "calico"),
+            features=features(felix, dual=dual, logged=logged, served=served),
             versions=versions(state, felix, _items(_read(connection, "ippools"))),
             signatures=networkpolicy.SIGNATURES,
             notes=notes(state, felix, [str(item["metadata"]["name"]) for item in staged]),
+            flows=None if logged else _flows,
         )
 
     def status(self, connection: "Connection") -> str:
@@ -152,15 +157,17 @@ def options(felix: Mapping[str, Any], *, dual: bool) -> frozenset[str]:
     return frozenset(option for option, there in on.items() if there)
 
 
-def features(felix: Mapping[str, Any], *, dual: bool) -> Mapping[str, str]:
-    """Return what this Calico adds to, or takes away from, what NetworkPolicy proves."""
-    pending = "policies in Calico's own dialect are not proved yet"
+def features(felix: Mapping[str, Any], *, dual: bool, logged: str, served: str) -> Mapping[str, str]:
+    """Return what this Calico adds to, or takes away from, what NetworkPolicy proves.
+
+    `logged` says why its flows cannot be read, `served` why its own kinds cannot be applied; "" where they can.
+    """
     found = {
         "audit-mode": "Calico has no audit mode; it stages policies",
-        "deny-priority": pending,
+        "deny-priority": served,
         "dns-policy": "open-source Calico has no rules for names",
-        "flow-log": "Goldmane's flows are not read yet",
-        "staged-policy": pending,
+        "flow-log": logged,
+        "staged-policy": served or logged,
     }
     if felix.get("wireguardEnabled") is True:
         found["encryption"] = "Calico's encryption (wireguard) is not proved yet"
@@ -197,6 +204,25 @@ def notes(state: Mapping[str, Any], felix: Mapping[str, Any], staged: Sequence[s
 def _modes(pool: Mapping[str, Any]) -> list[str]:
     on = {"VXLAN": pool.get("vxlanMode"), "IPIP": pool.get("ipipMode")}
     return [name for name, mode in on.items() if mode not in (None, "", "Never")] or ["none"]
+
+
+def _unlogged(connection: "Connection") -> str:
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    there = all(inventory.rollout(connection, "deployment", NAMESPACE, name) for name in FLOWS)
+    return "" if there else f"Calico's flows are known by Goldmane and Whisker, and {NAMESPACE} does not have both"
+
+
+def _is_served(connection: "Connection") -> bool:
+    from ztconform.kube import kinds  # noqa: PLC0415 - the extra may be missing
+
+    return any(kind.group == "projectcalico.org" for kind in kinds.served(connection))
+
+
+def _flows(connection: "Connection") -> "FlowLog":
+    from ztconform.kube.goldmane import GoldmaneLog  # noqa: PLC0415 - the extra may be missing
+
+    return GoldmaneLog(connection, namespace=NAMESPACE)
 
 
 def _felix(connection: "Connection") -> Mapping[str, Any]:
