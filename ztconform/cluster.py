@@ -34,6 +34,7 @@ class Facts:
     resolver: Resolver
     nodes: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    closed: bool = False  # the mesh denies what no policy allows, and so meshed pods are open to nobody at first
     untested: Mapping[str, str] = field(default_factory=dict)  # nodes that hold workloads and were left out, with the reason
 
 

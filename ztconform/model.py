@@ -136,6 +136,7 @@ class Row:
     named: frozenset[str] = frozenset()  # policies ("namespace/name") that the denial must be attributed to
     # What a proxy must have remarked on a request that passed: policies whose dry run would have denied it, "plaintext"
     logged: frozenset[str] | None = None
+    needs: frozenset[str] = frozenset()  # features beyond what the requirement asks for: without one there is no such row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,12 +92,14 @@ def allowed(
     *,
     identity: str | None = None,
     logged: Sequence[str] | None = None,
+    needs: str = "",
     **attributes: Unpack[Attributes],
 ) -> Row:
     """Demand that the request passes.
 
     Verb is an HTTP method, "H2 GET", GRPC, WEBSOCKET, TCP, TLS, UDP, or DNS with the name as path. `identity` is the principal
     that the server must report; `logged` are the policies that must have objected in vain (dry run, audit mode), or "plaintext".
+    On a stack without the feature `needs` there is no such row, and the report has a note of that.
     """
     probe = _probe(source, verb, target, path, attributes)
     return Row(
@@ -106,6 +108,7 @@ def allowed(
         want="allowed",
         identity=identity,
         logged=None if logged is None else frozenset(logged),
+        needs=_needed(probe, needs),
     )
 
 
@@ -118,12 +121,13 @@ def denied(
     by: Layer | Sequence[Layer] = "l34",
     named: Sequence[str] = (),
     twin: Row | None = None,
+    needs: str = "",
     **attributes: Unpack[Attributes],
 ) -> Row:
     """Demand that one of these layers refuses the request.
 
     `named` are the policies it must be attributed to; `twin` is the allowed row that differs in the tested attribute alone, for a
-    request that could never pass (a foreign certificate).
+    request that could never pass (a foreign certificate). `needs` is as above.
     """
     probe = _probe(source, verb, target, path, attributes)
     layers: frozenset[Layer] = frozenset([by] if isinstance(by, str) else by)
@@ -136,6 +140,7 @@ def denied(
         named=frozenset(named),
         twin=None if twin is None else twin.id,
         control=control,
+        needs=_needed(probe, needs),
     )
 
 
@@ -166,6 +171,11 @@ def step(
         audited=frozenset(peer.workload.ref for peer in audit),
         rows=tuple(rows),
     )
+
+
+def _needed(probe: Probe, needs: str) -> frozenset[str]:
+    own = {"client-tls"} if probe.past_proxy and probe.cert is not None else set[str]()
+    return frozenset(own | ({needs} if needs else set()))
 
 
 def _probe(source: Peer, verb: str, target: Peer, path: str, attributes: Attributes) -> Probe:

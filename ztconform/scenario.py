@@ -67,6 +67,18 @@ def case(
     return Case(id=name, topology=needed if mesh else _without_mesh(needed), steps=tuple(made))
 
 
+def within(rows: Sequence[Row], features: Mapping[str, str]) -> tuple[tuple[Row, ...], Mapping[str, str]]:
+    """Return the rows that a stack of these features can play, and the features that the others lack, each with the reason.
+
+    A row goes with its twin.
+    """
+    lacking = {name: features.get(name, "the stack says nothing of it") for row in rows for name in row.needs}
+    lacking = {name: why for name, why in lacking.items() if why}
+    kept = [row for row in rows if not row.needs & lacking.keys()]
+    ids = {row.id for row in kept}
+    return tuple(row for row in kept if row.twin is None or row.twin in ids), lacking
+
+
 def _needed(topology: Topology, steps: Sequence[Step]) -> Topology:
     """Return the topology without what no row, change or placeholder speaks of: it would prove nothing.
 

@@ -74,7 +74,7 @@ def test_every_scenario_of_the_mesh_is_proved(meshed: Ready, tmp_path: Path) -> 
 
 
 def test_the_canary_of_the_mesh_sees_a_mesh_whose_policies_are_gone(cluster: KubeCluster) -> None:
-    results = proof.prove_case(mesh_canary(), cluster, mutate=lambda manifest: None, patience=10)
+    results = proof.prove_case(mesh_canary(("istio",)), cluster, mutate=lambda manifest: None, patience=10)
     assert ["PROVED", "VIOLATED", "VIOLATED"] == [result.outcome for result in results]
 
 

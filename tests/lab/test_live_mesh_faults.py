@@ -218,6 +218,6 @@ def test_a_mesh_that_allows_nothing_by_itself_is_opened_first_and_the_control_sa
     metadata = {"name": "allow-nothing", "namespace": "every"}
     nothing = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": metadata, "spec": {}}
     with LabCluster(baseline=(nothing,)) as lab:
-        results = prove_case(mesh_canary(), lab)
+        results = prove_case(mesh_canary(("istio",)), lab)
     assert ["PROVED", "PROVED", "PROVED"] == [r.outcome for r in results], [r.why for r in results]
     assert ["opened", "opened"] == [r.control for r in results if r.row.want == "denied"]

@@ -235,7 +235,7 @@ def test_one_probe_can_be_sent_by_hand(address: str) -> None:
         (["probe", "{"], 2, "usage: "),
         (["probe", "[]"], 2, "not a JSON object"),
         (["fly", "{}"], 2, "usage: "),
-        (["serve", "{}"], 3, "serve takes addresses, health, orders, pod, ports, and needs pod"),
+        (["serve", "{}"], 3, "serve takes addresses, health, identity, orders, pod, ports, and needs pod"),
         (["serve", '{"pod": "a/b", "more": 1}'], 3, "serve takes addresses"),
         (["serve", '{"pod": "a/b", "addresses": ["192.0.2.1"]}'], 3, "port 61020 at 192.0.2.1 cannot be served"),
     ],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _USAGE = "usage: python -m ztconform.agent probe|serve|attach JSON"
-_SERVE_FIELDS = {"pod", "ports", "addresses", "health", "orders"}
+_SERVE_FIELDS = {"pod", "ports", "addresses", "health", "orders", "identity"}
 _ORDERS = ("stdin", "socket")
 _EXIT_USAGE = 2
 _EXIT_COULD_NOT_RUN = 3
@@ -105,7 +105,7 @@ async def _take_orders(fields: dict[str, Any]) -> None:
     orders = fields.get("orders", "stdin")
     if orders not in _ORDERS:
         raise AgentError(f"orders come by {' or '.join(_ORDERS)}, not by {orders!r}")
-    options = {name: fields[name] for name in ("addresses", "health") if name in fields}
+    options = {name: fields[name] for name in ("addresses", "health", "identity") if name in fields}
     server = Server(fields["pod"], socket.socket, fields.get("ports", ()), **options)
     prober = Prober(socket.socket)
     try:

@@ -46,15 +46,18 @@ class Server:
         ports: Sequence[Mapping[str, Any]],
         addresses: Sequence[str] = ANY,
         health: int = HEALTH_PORT,
+        identity: str = "",
     ) -> None:
         """Take ports as {"number", "protocol", "app"}; `addresses` parts outsiders that share a network namespace.
 
-        A `health` port of 0 is none: on a node's own network nothing of ours listens.
+        A `health` port of 0 is none: on a node's own network nothing of ours listens. `identity` is the header that names the
+        caller as it is, where a proxy has one of its own.
         """
         self._open_socket = open_socket
         self._ports = tuple(ports)
         self._addresses = tuple(addresses)
         self._health = health
+        self._identity = identity
         self._listeners: Listeners | None = None
         self.witness = Witness(pod)
 
@@ -147,7 +150,10 @@ class Server:
     def _record(self, request: Request, peer: str, nonce: str | None = None) -> Mark:
         headers = request.headers
         nonce = read_nonce(headers.get(NONCE_HEADER, "")) if nonce is None else nonce
-        identity = xfcc.identity(headers[xfcc.HEADER]) if xfcc.HEADER in headers else None
+        if self._identity:
+            identity = headers.get(self._identity)
+        else:
+            identity = xfcc.identity(headers[xfcc.HEADER]) if xfcc.HEADER in headers else None
         return self.witness.record(nonce, request.method, request.path, peer, identity)
 
     def _answer_datagram(self, data: bytes, peer: str) -> bytes:

@@ -318,6 +318,7 @@ class KubeCluster:
         self._open(new)
 
     def _open(self, pods: Sequence[KubePod]) -> None:
+        self._outside.lead(self._outsiders.values(), [*self._case.pods.values(), *self._base.pods.values()])
         try:
             self._links.open(pods)
         except LinkError as error:

@@ -21,4 +21,5 @@ def stated(profile: Profile, nodes: Nodes, timeouts: Timeouts, resolver: Resolve
         nodes=nodes.used,
         notes=(*profile.notes, *([NOTE] if privileged else [])),
         untested=nodes.missing(),
+        closed=profile.mesh is not None and profile.mesh.closed,
     )

@@ -7,11 +7,14 @@ from ztconform.kube.names import Names
 
 LOCAL = "cluster.local"  # what Istio reads as its own trust domain, whatever that is called
 _ACCOUNT = re.compile(r"((?:^|/)ns/)([^/]+)(/sa/)")
+_OF_LINKERD = re.compile(r"(\.)([^.]+)(\.serviceaccount\.identity\.)")
 
 
 def in_cluster(text: str, names: Names) -> str:
-    """Return a text, as a header's value, with the namespace of every SPIFFE ID in it as it is in the cluster."""
-    return _ACCOUNT.sub(lambda found: f"{found[1]}{names.to_real(found[2])}{found[3]}", text)
+    """Return a text, as a header's value, with the namespace of every identity in it as it is in the cluster."""
+    for pattern in (_ACCOUNT, _OF_LINKERD):
+        text = pattern.sub(lambda found: f"{found[1]}{names.to_real(found[2])}{found[3]}", text)
+    return text
 
 
 def in_case(spiffe_id: str, names: Names, trust_domain: str) -> str:

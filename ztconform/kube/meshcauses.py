@@ -21,7 +21,7 @@ _ALLOW, _DRY_RUN = "ALLOW", "istio.io/dry-run"
 class Witness:
     """Speak for the sidecars of one case."""
 
-    def __init__(self, logs: ProxyLogs, policies: Policies, root: str) -> None:
+    def __init__(self, logs: ProxyLogs[Entry, Word], policies: Policies, root: str) -> None:
         """Take the namespace whose policies are in force in all others as `root`."""
         self._logs = logs
         self._policies = policies
@@ -31,18 +31,18 @@ class Witness:
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
     ) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
-        asked = [made for a, o in sent.values() if not unlogged(o) and (made := _sent(a, o, pods)) is not None]
+        asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
         if not asked:
             return [], []
         words = self._logs.words(asked, since)
         causes = [self._cause(w.denial, pods) for w in words.values() if w.denial is not None]
-        return causes, [_journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+        return causes, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
 
     def remarks(
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
     ) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
-        asked = [made for a, o in sent.values() if (made := _sent(a, o, pods)) is not None]
+        asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
         words = self._logs.words(asked, since)
         return {nonce: self._remark(word, pods) for nonce, word in words.items() if word.served is not None}
 
@@ -84,7 +84,8 @@ def _would_deny(entry: Entry) -> str | None:
     return None if denying is None else denying.rule
 
 
-def _sent(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:
+def sent_by(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:
+    """Return a probe with the pods whose proxies it may have gone through; None where there are none, or it is no TCP."""
     source = pods.get(attempt.probe.source)
     servers = tuple(pod for ref in attempt.targets if (pod := pods.get(ref)) is not None and pod.workload.meshed)
     captured = source is not None and source.workload.meshed and not attempt.probe.past_proxy
@@ -93,7 +94,8 @@ def _sent(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod
     return Sent(attempt=attempt, observation=observation, client=source if captured else None, servers=servers)
 
 
-def _journey(sent: Sent, since: float) -> Journey:
+def journey(sent: Sent, since: float) -> Journey:
+    """Return between which pods a captured client's proxy tried to connect."""
     return Journey(
         nonce=sent.observation.nonce, source=sent.client, targets=sent.servers, port=sent.attempt.probe.port, since=since
     )

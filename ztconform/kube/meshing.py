@@ -7,12 +7,10 @@ from dataclasses import replace
 from ztconform.evidence import Sighting
 from ztconform.kube.certificates import Certificates
 from ztconform.kube.identities import in_case
-from ztconform.kube.meshcauses import Witness
 from ztconform.kube.names import Names
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Mesh
-from ztconform.kube.proxylog import ProxyLogs
+from ztconform.kube.profile import Mesh, Witness
 from ztconform.kube.resources import Resources
 from ztconform.model import Attempt, Ref
 
@@ -24,14 +22,14 @@ class Meshing:
         self._mesh = mesh
         self._names = names
         self.certificates = Certificates(names, mesh.trust_domain)
-        self.witness = Witness(ProxyLogs(resources, mesh), policies, mesh.root_namespace)
+        self.witness: Witness = mesh.witness(resources, policies)
 
     def said(self, log: Sequence[Sighting] | None) -> Sequence[Sighting] | None:
         """Return a server's log with every identity as the case says it."""
         if log is None:
             return None
-        domain = self._mesh.trust_domain
-        return [s if s.identity is None else replace(s, identity=in_case(s.identity, self._names, domain)) for s in log]
+        domain, spiffe = self._mesh.trust_domain, self._mesh.spiffe
+        return [s if s.identity is None else replace(s, identity=in_case(spiffe(s.identity), self._names, domain)) for s in log]
 
 
 def sender(attempt: Attempt, source: KubePod | None, past: Mapping[tuple[Ref, str], KubePod]) -> Ref:

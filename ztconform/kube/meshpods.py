@@ -4,6 +4,7 @@
 What a mesh asks for is told by its `Mesh`; whether its proxy was really added is checked here too, since a webhook fails open.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -35,6 +36,9 @@ def fitted(pod: Object, workload: Workload, mesh: Mesh, past_command: list[str])
         return pod
     metadata["labels"] |= mesh.meshed_labels
     metadata["annotations"] = {**metadata.get("annotations", {}), **mesh.annotations}
+    if mesh.identity_header:
+        *command, told = spec["containers"][0]["command"]
+        spec["containers"][0]["command"] = [*command, json.dumps({**json.loads(told), "identity": mesh.identity_header})]
     if not workload.past_proxy:
         return pod
     past = deepcopy(spec["containers"][0])

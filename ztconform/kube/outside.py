@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -34,6 +35,9 @@ class Outside(Protocol):
 
     def start(self, workloads: Sequence[Workload]) -> list[KubePod]:
         """Start outsiders and return them with their addresses; raises ClusterError or UsageError, with none of them left."""
+
+    def lead(self, outsiders: Iterable[KubePod], pods: Iterable[KubePod]) -> None:
+        """See to it that these outsiders reach these pods by their addresses; raises ClusterError."""
 
     def stop(self, outsiders: Iterable[KubePod]) -> None:
         """Remove outsiders; raises ClusterError."""
@@ -68,6 +72,7 @@ class DockerOutside:
         self._image = image
         self._node_image = node_image
         self._routes: dict[Ref, str] = {}
+        self._led: dict[str, dict[str, str]] = {}  # container -> pods' addresses that it has own routes to -> by which node
 
     def start(self, workloads: Sequence[Workload]) -> list[KubePod]:
         """Start the outsiders and return them with their addresses; raises ClusterError, with none of them left."""
@@ -126,17 +131,18 @@ class DockerOutside:
             raise ClusterError(f"the test host has no route to the node at {node}: {error.strerror or error}") from None
 
     def _connect(self, name: str, address: str, workload: Workload) -> None:
-        """Give the container routes to the pods, and the nodes one to the address that it stands in for."""
+        """Give the container routes to the pods and to nobody else, and the nodes one to the address that it stands in for."""
         lines = [
             f"ip route replace {network} via {self._nodes.addresses[node]}"
             for node, networks in self._nodes.pod_networks.items()
             for network in networks
             if ":" not in network
         ]
+        # What no route leads to would be sent to docker's gateway, and be answered by whoever has that address behind it (seen).
+        lines.append("ip route replace unreachable default")
         if workload.fixed_address:
             lines.append(f"ip address replace {workload.fixed_address}/32 dev lo")
-        inside = ["run", "--rm", "--network", f"container:{name}", "--cap-add", "NET_ADMIN", "--entrypoint", "sh"]
-        docker.run([*inside, self._node_image, "-c", " && ".join(lines)], within=_START)
+        self._configure(name, lines)
         if workload.fixed_address:
             for node in self._nodes.addresses:
                 docker.run(
@@ -144,9 +150,31 @@ class DockerOutside:
                 )
             self._routes[workload.ref] = workload.fixed_address
 
+    def _configure(self, name: str, lines: Sequence[str]) -> None:
+        inside = ["run", "--rm", "--network", f"container:{name}", "--cap-add", "NET_ADMIN", "--entrypoint", "sh"]
+        docker.run([*inside, self._node_image, "-c", " && ".join(lines)], within=_START)
+
+    def lead(self, outsiders: Iterable[KubePod], pods: Iterable[KubePod]) -> None:
+        """Give outsiders a route to each pod that is not in its node's range: a CNI may give addresses by ranges of its own."""
+        nodes = self._nodes
+        via = {
+            address: nodes.addresses[nodes.used[pod.node]]
+            for pod in pods
+            if pod.node is not None and not pod.workload.host_network
+            for address in pod.addresses
+            if ":" not in address and not _is_in(address, nodes.pod_networks.get(nodes.used[pod.node], ()))
+        }
+        for name in {pod.real.name for pod in outsiders if pod.ref != THIS} if via else ():
+            led = self._led.setdefault(name, {})
+            if new := dict(sorted(via.items() - led.items())):
+                self._configure(name, [f"ip route replace {address}/32 via {node}" for address, node in new.items()])
+                led |= new
+
     def stop(self, outsiders: Iterable[KubePod]) -> None:
         """Remove outsiders and the routes to them; raises ClusterError."""
         outsiders = [pod for pod in outsiders if pod.ref != THIS]
+        for pod in outsiders:
+            self._led.pop(pod.real.name, None)
         for pod in outsiders:
             fixed = self._routes.pop(pod.ref, None)
             for node in self._nodes.addresses if fixed else ():
@@ -167,6 +195,10 @@ class DockerOutside:
         return ["docker", "exec", pod.real.name, *command]
 
 
+def _is_in(address: str, networks: Iterable[str]) -> bool:
+    return any(ip_address(address) in ip_network(network) for network in networks)
+
+
 class NoOutside:
     """Have no outsiders, and say why."""
 
@@ -178,6 +210,9 @@ class NoOutside:
         if workloads:
             raise UsageError(f"outsider {workloads[0].ref.name}: {self._why}")
         return []
+
+    def lead(self, outsiders: Iterable[KubePod], pods: Iterable[KubePod]) -> None:
+        """Do nothing: there are none."""
 
     def stop(self, outsiders: Iterable[KubePod]) -> None:
         """Do nothing: there are none."""

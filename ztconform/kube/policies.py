@@ -130,6 +130,14 @@ class Policies:
                 found.append(f"{self._names.to_case(pod.namespace)}/{metadata['name']}")
         return tuple(sorted(found))
 
+    def spec(self, kind: str, policy: Ref) -> Mapping[str, Any]:
+        """Return what was applied of a kind under a name as it is in the cluster; empty where nothing was."""
+        for applied in self._applied.values():
+            metadata = applied.sent["metadata"]
+            if (applied.sent.get("kind"), metadata.get("namespace"), metadata["name"]) == (kind, policy.namespace, policy.name):
+                return applied.sent.get("spec") or {}
+        return {}
+
     def known_as(self, policy: Ref) -> str:
         """Return a policy's name as the case says it."""
         return f"{self._names.to_case(policy.namespace)}/{policy.name}"

@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ztconform.evidence import Signature
+from ztconform.evidence import Cause, Observation, Signature
 from ztconform.kube.client import Connection
 from ztconform.kube.pods import KubePod
-from ztconform.mesh.logentry import Entry
-from ztconform.model import Manifest, Ref, Transport
+from ztconform.kube.policies import Policies
+from ztconform.kube.resources import Resources
+from ztconform.model import Attempt, Manifest, Ref, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,19 @@ class FlowLog(Protocol):
 Audit = Callable[[Connection, Mapping[Ref, str], bool], None]
 
 
+Sent = Mapping[str, tuple[Attempt, Observation]]  # by nonce
+
+
+class Witness(Protocol):
+    """Speak for a mesh's proxies in one case."""
+
+    def causes(self, sent: Sent, pods: Mapping[Ref, KubePod], since: float) -> tuple[list[Cause], list[Journey]]:
+        """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
+
+    def remarks(self, sent: Sent, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
+        """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Area:
     """Name a namespace that holds meshed pods, as it is in the cluster."""
@@ -93,8 +107,10 @@ class Mesh:
     proxy_uid: int  # what this user sends is not captured: by that an attacker passes its own proxy
     pod_security: str  # level that a namespace needs for what injection adds; our own containers are `restricted` anyway
     objects: Callable[[Area], tuple[Manifest, ...]]  # of ours in each such namespace
-    # A line of a proxy's log, whose it is, and that pod's addresses; None: no entry of an access log.
-    read: Callable[[bytes, Ref, Collection[str]], Entry | None]
+    witness: Callable[[Resources, Policies], Witness]  # who speaks for the proxies in one case
+    identity_header: str = ""  # in which a proxy tells the application who called, where it is not x-forwarded-client-cert
+    spiffe: Callable[[str], str] = str  # an identity as the mesh says it, as a SPIFFE ID
+    closed: bool = False  # what no policy allows is denied, as no case has applied any yet
     request_id: bool = False  # the log knows a request by its x-request-id, and not by our nonce
     unlogged: str = ""  # why the proxies' logs cannot tell what they denied; "" where they can
 

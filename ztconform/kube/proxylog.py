@@ -8,11 +8,12 @@ proxy's entry. Clocks of nodes are not compared: only lines since the round bega
 had since then proves nothing.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from time import monotonic, sleep
+from typing import Generic, Protocol, TypeVar
 
 import urllib3
 from kubernetes.client.exceptions import ApiException
@@ -20,7 +21,6 @@ from kubernetes.client.exceptions import ApiException
 from ztconform.errors import ClusterError
 from ztconform.evidence import Observation
 from ztconform.kube.pods import KubePod
-from ztconform.kube.profile import Mesh
 from ztconform.kube.resources import Resources
 from ztconform.mesh.denial import Denial, of_connection, of_request, of_upstream
 from ztconform.mesh.logentry import Address, Entry, plain
@@ -54,29 +54,50 @@ class Word:
 _UNKNOWN = Word(known=False)
 
 
-class ProxyLogs:
+class Known(Protocol):
+    """Say whether a probe's whole way was found in the logs."""
+
+    @property
+    def known(self) -> bool:
+        """Return whether it was."""
+
+
+E = TypeVar("E")  # a line of a log, as it is understood
+W = TypeVar("W", bound=Known)  # what lines come to for one probe
+
+
+class ProxyLogs(Generic[E, W]):
     """Read the logs of a cluster's sidecars."""
 
-    def __init__(self, resources: Resources, mesh: Mesh) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        container: str,
+        read: Callable[[bytes, Ref, Collection[str]], E | None],
+        word: Callable[[Sent, Sequence[E]], W],
+    ) -> None:
+        """Take how a line of a pod's proxy is read, by whose it is and that pod's addresses, and what lines say of a probe."""
         self._resources = resources
-        self._mesh = mesh
+        self._container = container
+        self._read = read
+        self._word = word
 
-    def words(self, sent: Collection[Sent], since: float) -> dict[str, Word]:
+    def words(self, sent: Collection[Sent], since: float) -> dict[str, W]:
         """Return by nonce what is known of these, sent since an instant of this machine's monotonic clock."""
         pods = {pod.ref: pod for one in sent for pod in (*one.servers, one.client) if pod is not None}
         deadline = monotonic() + _LATE
         while True:
             entries = self._entries(pods.values(), since)
-            found = {one.observation.nonce: word(one, entries) for one in sent}
+            found = {one.observation.nonce: self._word(one, entries) for one in sent}
             if all(each.known for each in found.values()) or monotonic() >= deadline:
                 return found
             sleep(_AGAIN)
 
-    def _entries(self, pods: Iterable[KubePod], since: float) -> list[Entry]:
-        def lines(pod: KubePod) -> list[Entry]:
+    def _entries(self, pods: Iterable[KubePod], since: float) -> list[E]:
+        def lines(pod: KubePod) -> list[E]:
             # A whole second is the API's finest grain.
             text = self._text(pod, ceil(monotonic() - since) + 1)
-            read = (self._mesh.read(line, pod.ref, pod.addresses) for line in text.splitlines())
+            read = (self._read(line, pod.ref, pod.addresses) for line in text.splitlines())
             return [entry for entry in read if entry is not None]
 
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
@@ -85,7 +106,7 @@ class ProxyLogs:
     def _text(self, pod: KubePod, seconds: int) -> bytes:
         path = f"/api/v1/namespaces/{pod.real.namespace}/pods/{pod.real.name}/log"
         try:
-            return self._resources.text(path, container=self._mesh.proxy, sinceSeconds=str(seconds))
+            return self._resources.text(path, container=self._container, sinceSeconds=str(seconds))
         except (ApiException, urllib3.exceptions.HTTPError, ClusterError):
             return b""  # what is not found is not known, and a denial without a cause proves nothing
 
@@ -98,7 +119,7 @@ def word(sent: Sent, entries: Iterable[Entry]) -> Word:
         return Word(known=True, denial=of_request(inbound, nonce), served=inbound)
     servers = frozenset(pod.ref for pod in sent.servers)
     if sent.client is None:
-        return _of_connection(nonce, _address(sent.observation.source), sent.attempt.probe.port, servers, entries)
+        return _of_connection(nonce, address(sent.observation.source), sent.attempt.probe.port, servers, entries)
     outbound = _one(e for e in entries if _is_ours(e, sent))
     if outbound is None:
         return _UNKNOWN
@@ -116,7 +137,7 @@ def _is_ours(entry: Entry, sent: Sent) -> bool:
         return False
     if entry.side == "outbound-request":
         return entry.nonce == sent.observation.nonce
-    return entry.remote == _address(sent.observation.source)
+    return entry.remote == address(sent.observation.source)
 
 
 def _of_connection(nonce: str, source: Address | None, port: int, servers: frozenset[Ref], entries: Iterable[Entry]) -> Word:
@@ -142,7 +163,7 @@ def _one(entries: Iterable[Entry]) -> Entry | None:
     return found[0] if len({(e.pod, e.start) for e in found}) == 1 else None
 
 
-def _address(text: str) -> Address | None:
+def address(text: str) -> Address | None:
     """Return "address port" as a log has it."""
     address, _, port = text.partition(" ")
     return (plain(address), int(port)) if port.isdigit() else None

@@ -11,7 +11,16 @@ from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
 from ztconform.timeouts import LAB, LAB_SPIRE
 
 _OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
-_OF_THE_MESH = ("mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run")
+_OF_THE_MESH = (
+    "mtls",
+    "l7-authz",
+    "identity",
+    "identity-pinning",
+    "client-tls",
+    "plaintext-by-address",
+    "svid-rotation",
+    "authorization-dry-run",
+)
 _LACKING = {
     "audit-mode": "the lab's packet filter drops what a policy denies, or nothing: it audits no pod",
     "deny-priority": "NetworkPolicy, all that the lab's packet filter speaks, has no rule that denies",

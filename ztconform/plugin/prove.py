@@ -7,6 +7,7 @@ The proof itself is left to `ztconform.proof`, and the test's outcome to `runner
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -69,6 +70,7 @@ class Prove:
         if needs and (lacking := facts.features.get(needs, f"{facts.stack} says nothing of the feature {needs}")):
             self._underway.note(f"without {needs}: {lacking}")
             return ()
+        rows, steps = self._within(rows, steps, facts.features)
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self._underway.subject.id).strip("-")
         count = len(self._owners) + 1
         case = scenario.case(
@@ -83,6 +85,19 @@ class Prove:
         if isinstance(case, policies.Gap):
             skip(self._item, "NOT_SUPPORTED", case.reason)
         return self.case(case, frame=sys._getframe(1))
+
+    def _within(
+        self, rows: Sequence[Row], steps: Sequence[Change], features: Mapping[str, str]
+    ) -> tuple[Sequence[Row], Sequence[Change]]:
+        """Return what the stack can play of it, and note the rest; skip the test where nothing is left to be denied."""
+        tables = [scenario.within(table, features) for table in (rows, *(change.rows for change in steps))]
+        lacking = {name: why for _, without in tables for name, why in without.items()}
+        for name, why in lacking.items():
+            self._underway.note(f"without {name}: {why}")
+        if lacking and not any(row.want == "denied" for kept, _ in tables for row in kept):
+            skip(self._item, "NOT_SUPPORTED", next(iter(lacking.values())))
+        (first, _), *others = tables
+        return first, [replace(change, rows=kept) for change, (kept, _) in zip(steps, others, strict=True) if kept]
 
     def _features(self) -> frozenset[str]:
         known = catalogue.load().get(self._underway.subject.id)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The enforcement canary: one allow and one deny, both directions, on every node, before anything else is believed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, assert_never
 
 from ztconform.cluster import Cluster
 from ztconform.evidence import RowResult
-from ztconform.model import Case, Port, Probe, Ref, Row, Step, Topology, Workload
+from ztconform.model import Case, Layer, Manifest, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof.protocol import prove_case
 
 NAMESPACE, MESH_NAMESPACE = "ztc-canary", "ztc-canary-mesh"
@@ -50,19 +50,13 @@ def canary(nodes: Sequence[str]) -> Case:
     return Case(id="canary", topology=topology, steps=(Step(apply=(ingress, egress), rows=tuple(rows)),))
 
 
-def mesh_canary() -> Case:
+def mesh_canary(dialects: Collection[str]) -> Case:
     """Return the canary of the mesh: a server that refuses plaintext, and of two meshed clients the one that it does not know."""
+    apply, plaintext = _of_linkerd() if "linkerd" in dialects else _of_istio()
     server = _meshed("server", (Port(number=8080, name="http", service=80),))
     plain = replace(_meshed("plain"), meshed=False)
     clients = (_meshed("permitted"), _meshed("stranger"), plain)
     topology = Topology(namespaces={MESH_NAMESPACE: {}}, workloads=(server, *clients), private=True)
-    strict = _security("PeerAuthentication", "canary-strict", {"mtls": {"mode": "STRICT"}})
-    source = {"principals": [f"cluster.local/ns/{MESH_NAMESPACE}/sa/permitted"]}
-    permitted = _security(
-        "AuthorizationPolicy",
-        "canary-permitted",
-        {"selector": {"matchLabels": {"app": "server"}}, "rules": [{"from": [{"source": source}]}]},
-    )
 
     def probe(client: str) -> Probe:
         return Probe(source=Ref(MESH_NAMESPACE, client), target=server.ref, port=8080)
@@ -70,9 +64,33 @@ def mesh_canary() -> Case:
     rows = (
         Row(id="permitted -> server", probe=probe("permitted"), want="allowed"),
         Row(id="stranger -> server", probe=probe("stranger"), want="denied", by=frozenset({"l7"})),
-        Row(id="plain -> server", probe=probe("plain"), want="denied", by=frozenset({"mtls"})),
+        Row(id="plain -> server", probe=probe("plain"), want="denied", by=frozenset({plaintext})),
     )
-    return Case(id="canary-mesh", topology=topology, steps=(Step(apply=(strict, permitted), rows=rows),))
+    return Case(id="canary-mesh", topology=topology, steps=(Step(apply=apply, rows=rows),))
+
+
+def _of_istio() -> tuple[tuple[Manifest, ...], Layer]:
+    """Return its policies, and the layer that is to refuse plaintext."""
+    source = {"principals": [f"cluster.local/ns/{MESH_NAMESPACE}/sa/permitted"]}
+    rules = {"selector": {"matchLabels": {"app": "server"}}, "rules": [{"from": [{"source": source}]}]}
+    strict = _policy("security.istio.io/v1", "PeerAuthentication", "canary-strict", {"mtls": {"mode": "STRICT"}})
+    return (strict, _policy("security.istio.io/v1", "AuthorizationPolicy", "canary-permitted", rules)), "mtls"
+
+
+def _of_linkerd() -> tuple[tuple[Manifest, ...], Layer]:
+    """Return the same for Linkerd, to which plaintext is a caller without an identity as any other."""
+    group = "policy.linkerd.io"
+    server = {"podSelector": {"matchLabels": {"app": "server"}}, "port": 8080, "proxyProtocol": "HTTP/1", "accessPolicy": "deny"}
+    known = {"identityRefs": [{"kind": "ServiceAccount", "name": "permitted"}]}
+    allowing = {
+        "targetRef": {"group": group, "kind": "Server", "name": "canary-server"},
+        "requiredAuthenticationRefs": [{"group": group, "kind": "MeshTLSAuthentication", "name": "canary-permitted"}],
+    }
+    return (
+        _policy(f"{group}/v1beta3", "Server", "canary-server", server),
+        _policy(f"{group}/v1alpha1", "MeshTLSAuthentication", "canary-permitted", known),
+        _policy(f"{group}/v1alpha1", "AuthorizationPolicy", "canary-permitted", allowing),
+    ), "l7"
 
 
 def prove_canary(cluster: Cluster, layer: CanaryLayer = "l34") -> tuple[RowResult, ...]:
@@ -81,7 +99,7 @@ def prove_canary(cluster: Cluster, layer: CanaryLayer = "l34") -> tuple[RowResul
         case "l34":
             return prove_case(canary(cluster.facts().nodes), cluster, give_up=PATIENCE)
         case "mesh":
-            return prove_case(mesh_canary(), cluster)
+            return prove_case(mesh_canary(cluster.facts().dialects), cluster)
         case _:
             assert_never(layer)
 
@@ -121,9 +139,8 @@ def _meshed(name: str, ports: tuple[Port, ...] = ()) -> Workload:
     return Workload(ref=Ref(MESH_NAMESPACE, name), ports=ports, labels={"app": name}, service_account=name, meshed=True)
 
 
-def _security(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
-    metadata = {"name": name, "namespace": MESH_NAMESPACE}
-    return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+def _policy(version: str, kind: str, name: str, spec: Mapping[str, object]) -> Manifest:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": MESH_NAMESPACE}, "spec": spec}
 
 
 def _one_of(key: str, *values: str) -> dict[str, object]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from ztconform.cluster import Cluster
 from ztconform.errors import UsageError
-from ztconform.model import Manifest, Ref, Step
+from ztconform.model import Manifest, Ref, Step, Topology
 from ztconform.placeholders import render
+from ztconform.proof.opening import opened
 
 Mutate = Callable[[Manifest], Manifest | None]
 Key = tuple[str, str, str, str]
@@ -19,37 +20,6 @@ def key(manifest: Manifest) -> Key:
     metadata: Mapping[str, Any] = manifest.get("metadata") or {}
     group = str(manifest.get("apiVersion")).rpartition("/")[0]
     return group, str(manifest.get("kind")), str(metadata.get("namespace") or "default"), str(metadata.get("name"))
-
-
-def allow_all(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
-    """Return the smallest policies that open namespaces which deny by themselves (control `opened`)."""
-    return tuple(
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "ztconform-opened", "namespace": namespace},
-            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]},
-        }
-        for namespace in sorted(set(namespaces))
-    )
-
-
-def mesh_open(namespaces: Iterable[str]) -> tuple[Manifest, ...]:
-    """Return what opens namespaces whose mesh denies by itself, by a STRICT of the whole mesh or a policy that allows nothing."""
-    specs: tuple[tuple[str, Mapping[str, Any]], ...] = (
-        ("PeerAuthentication", {"mtls": {"mode": "PERMISSIVE"}}),
-        ("AuthorizationPolicy", {"action": "ALLOW", "rules": [{}]}),
-    )
-    return tuple(
-        {
-            "apiVersion": "security.istio.io/v1",
-            "kind": kind,
-            "metadata": {"name": "ztconform-opened", "namespace": namespace},
-            "spec": spec,
-        }
-        for namespace in sorted(set(namespaces))
-        for kind, spec in specs
-    )
 
 
 class Changes:
@@ -105,12 +75,9 @@ class Changes:
         if self._force or self._around != Step():
             self._cluster.perform(replace(self._around, apply=self.in_force()))
 
-    def open(self, namespaces: Iterable[str]) -> tuple[Manifest, ...]:
+    def open(self, namespaces: Iterable[str], topology: Topology) -> tuple[Manifest, ...]:
         """Apply allow-all policies to these namespaces and return them; they are none of the case's policies."""
-        namespaces = list(namespaces)
-        manifests = allow_all(namespaces)
-        if "istio" in self._cluster.facts().dialects:
-            manifests += mesh_open(namespaces)
+        manifests = opened(self._cluster.facts().dialects, namespaces, topology)
         self._cluster.perform(Step(apply=manifests))
         return manifests
 

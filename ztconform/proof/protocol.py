@@ -106,7 +106,9 @@ class _Proof:
     def _control(self) -> None:
         self.notify("control")
         trials = self._aim([t for t in self.trials if t.wants_controls])
-        self._open_up([t for t in trials if t.row.control == "open"], "open")
+        # Where the mesh itself lets nobody in, nothing is to be gained by waiting for that.
+        closed = {w.ref for w in self.case.topology.workloads if w.meshed} if self.examiner.facts.closed else set[Ref]()
+        self._open_up([t for t in trials if t.row.control == "open" and t.row.probe.target not in closed], "open")
         still_closed = [t for t in trials if not t.control]
         if still_closed:
             # The baseline denies by itself, or the row says that it does: a policy of ours opens it, and is then replaced.
@@ -121,7 +123,7 @@ class _Proof:
 
     def _open(self, trials: Sequence[Trial]) -> None:
         ends = {ref.namespace for t in trials for ref in (t.row.probe.source, t.row.probe.target)}
-        self.opened = self.changes.open(ends & set(self.case.topology.namespaces))
+        self.opened = self.changes.open(ends & set(self.case.topology.namespaces), self.case.topology)
 
     def _close(self) -> None:
         self.changes.close(self.opened)

@@ -70,7 +70,9 @@ def found(connection: "Connection", namespace: str = NAMESPACE, revision: str = 
 
 def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str = "", cni: bool = False) -> "Mesh":
     """Return the mesh of a MeshConfig; `cni` says whether Istio's CNI plugin redirects, and no init container does."""
-    from ztconform.kube.profile import Mesh  # noqa: PLC0415 - the extra may be missing
+    from ztconform.kube.meshcauses import Witness  # noqa: PLC0415 - the extra may be missing
+    from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
+    from ztconform.kube.proxylog import ProxyLogs, word  # noqa: PLC0415 - likewise
 
     return Mesh(
         name="Istio",
@@ -86,7 +88,9 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
         # istio-init wants NET_ADMIN and NET_RAW, which no level but this admits.
         pod_security="restricted" if cni else "privileged",
         objects=objects if config.get("accessLogFile") else with_log,
-        read=istiolog.read,
+        witness=lambda resources, policies: Witness(
+            ProxyLogs(resources, PROXY, istiolog.read, word), policies, str(config.get("rootNamespace") or namespace)
+        ),
         request_id=not istiolog.is_ours(config),
         unlogged=istiolog.unlogged(config),
     )
@@ -168,7 +172,10 @@ def features(mesh: "Mesh") -> Mapping[str, str]:
     return {
         "mtls": mesh.unlogged,
         "l7-authz": mesh.unlogged,
+        "client-tls": mesh.unlogged,
         "identity": mesh.unlogged,
+        "identity-pinning": mesh.unlogged,
+        "plaintext-by-address": mesh.unlogged,
         "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
         "svid-rotation": NOT_DRIVEN,
     }

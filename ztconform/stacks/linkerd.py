@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ztconform.settings import Settings
-from ztconform.stacks import charts, gatewayapi, linkerdkeys, meshsignatures
+from ztconform.stacks import charts, gatewayapi, linkerdkeys, linkerdmesh, meshsignatures
 from ztconform.stacks.component import Composition, Findings, Found, Objects, Overlay, Role, Site, Step
-from ztconform.stacks.istio import NOT_YET, TTL
+from ztconform.stacks.istio import TTL
 from ztconform.stacks.pins import mirrored
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Linkerd(Overlay):
 
     def promises(self, stack: Composition) -> Mapping[str, str]:
         """Return what Linkerd adds."""
-        return features()
+        return linkerdmesh.features()
 
     def goal(self, stack: Composition) -> "Goal":
         """Return the control plane, whose webhook must be trusted; what shows metrics is wanted where it is there."""
@@ -100,13 +100,15 @@ class Linkerd(Overlay):
         one = _destination(connection)
         namespace = one.namespace if one else NAMESPACE
         config = installed(inventory.config_map(connection, namespace, "linkerd-config") or {})
+        mesh = linkerdmesh.mesh(config, namespace=namespace)
         return Findings(
             dialects=("linkerd",),
-            features=features(),
+            features=linkerdmesh.features(),
             versions=versions(config),
             signatures=meshsignatures.LINKERD,
             patience=_FAIL_FAST,
-            notes=notes(config),
+            notes=(*notes(config), *linkerdmesh.notes(mesh)),
+            mesh=mesh,
         )
 
     def status(self, connection: "Connection") -> str:
@@ -119,18 +121,6 @@ class Linkerd(Overlay):
             *inventory.troubles(connection, VIZ, "linkerd.io/extension=viz"),
         ]
         return "".join(f"{trouble}\n" for trouble in troubles)
-
-
-def features() -> Mapping[str, str]:
-    """Return what Linkerd adds, or why not; the one place that says so once meshed pods are probed."""
-    return {
-        **dict.fromkeys(("mtls", "l7-authz", "identity", "svid-rotation", "authorization-audit"), NOT_YET),
-        "authorization-dry-run": "Linkerd has no dry runs; it has audit policies",
-        "egress-gateway": "Linkerd has no egress gateway",
-        "federation": "no second trust domain is set up",
-        "hbone": "Linkerd speaks no HBONE",
-        "waypoint": "Linkerd has no waypoints",
-    }
 
 
 def values(settings: Settings) -> Mapping[str, Any]:
@@ -166,8 +156,8 @@ def versions(config: Mapping[str, Any]) -> Mapping[str, str]:
     identity = config.get("identity") or {}
     return {
         "linkerd": str(config.get("linkerdVersion") or "unknown"),
-        "linkerd trust domain": str(config.get("identityTrustDomain") or config.get("clusterDomain") or "cluster.local"),
-        "linkerd inbound default": _inbound(config),
+        "linkerd trust domain": linkerdmesh.domain(config),
+        "linkerd inbound default": linkerdmesh.inbound(config),
         "linkerd identity lifetime": str((identity.get("issuer") or {}).get("issuanceLifetime") or "unknown"),
     }
 
@@ -175,15 +165,11 @@ def versions(config: Mapping[str, Any]) -> Mapping[str, str]:
 def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a reader must know of a Linkerd that lets in whoever comes, or whose webhook may be passed by."""
     found = []
-    if _inbound(config) == OPEN:
+    if linkerdmesh.inbound(config) == OPEN:
         found.append(f"Linkerd's inbound default is {OPEN}: a meshed pod that no Server selects takes plaintext of anybody")
-    if _inbound(config) == "audit":
+    if linkerdmesh.inbound(config) == "audit":
         found.append("Linkerd's inbound default is audit: it logs what no policy allows, and denies nothing")
     return tuple(found)
-
-
-def _inbound(config: Mapping[str, Any]) -> str:
-    return str((config.get("proxy") or {}).get("defaultInboundPolicy") or "unknown")
 
 
 def _destination(connection: "Connection") -> "Rollout | None":

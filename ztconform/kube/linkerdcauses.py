@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Linkerd's proxies say of a round: who refused a probe, who was not reached, and who came in plaintext.
+
+Linkerd has no rule that denies: what no authorization of the port's Server allows is refused, and the Server is named. Whether it
+was the lack of an identity that the Server refused, or who it was, its own access policy tells.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ztconform.evidence import Cause, Observation
+from ztconform.kube.meshcauses import journey, sent_by
+from ztconform.kube.pods import KubePod
+from ztconform.kube.policies import Policies
+from ztconform.kube.profile import Journey
+from ztconform.kube.proxylog import ProxyLogs, Sent, address, unlogged
+from ztconform.mesh.linkerdlog import Line
+from ztconform.model import Attempt, Ref
+
+AUTHENTICATED = frozenset({"all-authenticated", "cluster-authenticated"})  # access policies that ask for any identity
+_REFUSALS = frozenset({403, 404})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """Hold what the logs say of one probe."""
+
+    known: bool  # whether its whole way was found
+    denied: Line | None = None  # the server's proxy refused it
+    served: Line | None = None  # the server's own access log
+    unreached: bool = False  # the client's own proxy could not connect
+
+
+class Witness:
+    """Speak for the proxies of one case."""
+
+    def __init__(self, logs: ProxyLogs[Line, Word], policies: Policies, default: str) -> None:
+        """Take as `default` the access policy of a port that no Server selects."""
+        self._logs = logs
+        self._policies = policies
+        self._default = default
+
+    def causes(
+        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+    ) -> tuple[list[Cause], list[Journey]]:
+        """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
+        asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
+        words = self._logs.words(asked, since) if asked else {}
+        causes = [self._cause(nonce, word.denied, pods) for nonce, word in words.items() if word.denied is not None]
+        return causes, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+
+    def remarks(
+        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+    ) -> Mapping[str, frozenset[str]]:
+        """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
+        asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
+        words = self._logs.words(asked, since)
+        served = {nonce: word.served for nonce, word in words.items() if word.served is not None}
+        return {nonce: frozenset() if line.authenticated else frozenset({"plaintext"}) for nonce, line in served.items()}
+
+    def _cause(self, nonce: str, line: Line, pods: Mapping[Ref, KubePod]) -> Cause:
+        pod, policies, access = pods.get(line.pod), tuple[str, ...](), self._default
+        if line.server and pod is not None:
+            server = Ref(pod.real.namespace, line.server)
+            policies = (self._policies.known_as(server),)
+            access = str(self._policies.spec("Server", server).get("accessPolicy") or "deny")
+        return Cause(
+            nonce=nonce,
+            layer="mtls" if not line.authenticated and access in AUTHENTICATED else "l7",
+            policies=policies,
+            explicit=False,
+            direction="",
+            endpoint=line.pod,
+            source="access-log",
+        )
+
+
+def word(sent: Sent, lines: Sequence[Line]) -> Word:
+    """Return what lines say of a probe; pure."""
+    servers = {pod.ref for pod in sent.servers}
+    mine = [e for e in lines if e.what == "served" and e.pod in servers and e.nonce == sent.observation.nonce]
+    if mine:
+        served = mine[-1]
+        return Word(known=True, served=served, denied=_refusal(served, lines))
+    if sent.client is not None:
+        # The client's own proxy answered in the server's place, by the very connection that the probe was sent on.
+        source = address(sent.observation.source)
+        failed = [e for e in lines if e.what == "failed" and not e.inward and e.pod == sent.client.ref and e.client == source]
+        if failed:
+            return Word(known=True, unreached=True)
+    denied = [e for e in lines if e.what == "connection-denied" and e.pod in servers and _is_from(e, sent)]
+    return Word(known=bool(denied), denied=denied[-1] if denied else None)
+
+
+def _refusal(served: Line, lines: Sequence[Line]) -> Line | None:
+    """Return the line by which the proxy refused a request of its access log, None where it is the application that answered."""
+    why = None
+    for at, line in enumerate(lines):
+        if not (line.what == "failed" and line.inward and line.refused and line.pod == served.pod):
+            continue
+        if (line.client, line.path) == (served.client, served.path):
+            before = [e for e in lines[:at] if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread)]
+            why = before[-1] if before else line
+    if why is None or ((served.status in _REFUSALS) is False and served.status != _OK):
+        return None
+    return _with(why, served)
+
+
+_OK = 200  # of a call by gRPC, whose own status is in its trailers
+
+
+def _with(line: Line, served: Line) -> Line:
+    return Line(what=line.what, pod=line.pod, client=served.client, server=line.server, authenticated=served.authenticated)
+
+
+def _is_from(line: Line, sent: Sent) -> bool:
+    """Return whether a connection is the probe's, or of a captured client's proxy, whose port nobody knows."""
+    if line.client is None or line.port != sent.attempt.probe.port:
+        return False
+    if sent.client is None:
+        return line.client == address(sent.observation.source)
+    return line.client[0] in sent.client.addresses
