@@ -147,7 +147,10 @@ def _calico(world: Inventory, manifests: Sequence[Manifest], direction: str, con
     if pod.node is None:
         return "allowed"
     for tier, otherwise in TIERS:
-        mine = [each for each in manifests if _selects(each, pod, direction) and each["spec"]["tier"] == tier]
+        enforced = [
+            each for each in manifests if not each["kind"].startswith("Staged")
+        ]  # the others only tell what they would do
+        mine = [each for each in enforced if _selects(each, pod, direction) and each["spec"]["tier"] == tier]
         mine.sort(key=lambda each: (each["spec"].get("order", float("inf")), each["metadata"]["name"]))
         match next(_actions(world, mine, direction, other, connection), otherwise if mine else "Pass"):
             case "Allow":

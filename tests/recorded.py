@@ -125,6 +125,11 @@ def _answer(known: list[Object], path: str, query: Mapping[str, list[str]]) -> O
             "major": "1", "minor": "35", "gitVersion": "v1.35.8", "gitCommit": "", "gitTreeState": "", "buildDate": "",
             "goVersion": "", "compiler": "", "platform": "",
         }  # fmt: skip
+    if path == "/apis":
+        versions = {str(one["apiVersion"]) for one in known}
+        return {"groups": [_group(version) for version in sorted(versions) if "/" in version]}
+    if path not in _RESOURCES and any(path == _base(one) for one in known):
+        return {"resources": [{"name": _plural(one), "kind": one["kind"]} for one in known if _base(one) == path]}
     if path in _RESOURCES:
         return {"resources": [{"name": name, "kind": kind, "namespaced": own} for name, kind, own in _RESOURCES[path]]}
     for one in known:
@@ -137,6 +142,11 @@ def _answer(known: list[Object], path: str, query: Mapping[str, list[str]]) -> O
     served = bool(items) or (base, plural) in _ALWAYS
     items = [one for one in items if namespace in ("", one["metadata"].get("namespace")) and _selected(one, selector)]
     return {"kind": "List", "items": items} if served else None
+
+
+def _group(version: str) -> Object:
+    served = {"groupVersion": version, "version": version.partition("/")[2]}
+    return {"name": version.partition("/")[0], "versions": [served], "preferredVersion": served}
 
 
 def _selected(one: Object, selector: str) -> bool:

@@ -219,8 +219,11 @@ def test_linkerds_inbound_default_is_a_finding(inbound: str, words: list[str]) -
     with recorded.serving([*there, V4]) as connection:
         profile = stack_of("cilium+linkerd").profile(connection, Settings(), "")
     assert inbound == profile.versions["linkerd inbound default"]
-    assert len(words) == len(profile.notes)
-    assert all(word in note for word, note in zip(words, profile.notes, strict=True))
+    notes = [note for note in profile.notes if "inbound default" in note]
+    assert len(words) == len(notes)
+    assert all(word in note for word, note in zip(words, notes, strict=True))
+    assert profile.mesh is not None
+    assert (inbound == "deny") is profile.mesh.closed
 
 
 @pytest.mark.parametrize(

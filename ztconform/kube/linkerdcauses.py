@@ -6,7 +6,7 @@ was the lack of an identity that the Server refused, or who it was, its own acce
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ztconform.evidence import Cause, Observation
 from ztconform.kube.meshcauses import journey, sent_by
@@ -18,7 +18,8 @@ from ztconform.mesh.linkerdlog import Line
 from ztconform.model import Attempt, Ref
 
 AUTHENTICATED = frozenset({"all-authenticated", "cluster-authenticated"})  # access policies that ask for any identity
-_REFUSALS = frozenset({403, 404})
+# How a proxy refuses: where no route is found, and a call by gRPC, whose own status is in its trailers, too.
+_REFUSALS = frozenset({403, 404, 200})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,24 +94,19 @@ def word(sent: Sent, lines: Sequence[Line]) -> Word:
 
 
 def _refusal(served: Line, lines: Sequence[Line]) -> Line | None:
-    """Return the line by which the proxy refused a request of its access log, None where it is the application that answered."""
-    why = None
-    for at, line in enumerate(lines):
-        if not (line.what == "failed" and line.inward and line.refused and line.pod == served.pod):
-            continue
-        if (line.client, line.path) == (served.client, served.path):
-            before = [e for e in lines[:at] if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread)]
-            why = before[-1] if before else line
-    if why is None or ((served.status in _REFUSALS) is False and served.status != _OK):
+    """Return which Server refused a request of the access log, None where it is the application that answered.
+
+    What the proxy wrote on the thread that refused it, just before, names the Server; nothing does where no route was found.
+    """
+    if served.status not in _REFUSALS:
         return None
-    return _with(why, served)
-
-
-_OK = 200  # of a call by gRPC, whose own status is in its trailers
-
-
-def _with(line: Line, served: Line) -> Line:
-    return Line(what=line.what, pod=line.pod, client=served.client, server=line.server, authenticated=served.authenticated)
+    for at in range(len(lines) - 1, -1, -1):
+        line = lines[at]
+        if not (line.refused and line.inward and (line.pod, line.client, line.path) == (served.pod, served.client, served.path)):
+            continue
+        named = (e for e in reversed(lines[:at]) if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread))
+        return replace(next(named, line), authenticated=served.authenticated)
+    return None
 
 
 def _is_from(line: Line, sent: Sent) -> bool:

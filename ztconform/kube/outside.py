@@ -156,14 +156,7 @@ class DockerOutside:
 
     def lead(self, outsiders: Iterable[KubePod], pods: Iterable[KubePod]) -> None:
         """Give outsiders a route to each pod that is not in its node's range: a CNI may give addresses by ranges of its own."""
-        nodes = self._nodes
-        via = {
-            address: nodes.addresses[nodes.used[pod.node]]
-            for pod in pods
-            if pod.node is not None and not pod.workload.host_network
-            for address in pod.addresses
-            if ":" not in address and not _is_in(address, nodes.pod_networks.get(nodes.used[pod.node], ()))
-        }
+        via = astray(pods, self._nodes)
         for name in {pod.real.name for pod in outsiders if pod.ref != THIS} if via else ():
             led = self._led.setdefault(name, {})
             if new := dict(sorted(via.items() - led.items())):
@@ -193,6 +186,17 @@ class DockerOutside:
         if pod.ref == THIS:
             return [sys.executable, "-m", "ztconform.agent", *command[len(objects.COMMAND) :]]
         return ["docker", "exec", pod.real.name, *command]
+
+
+def astray(pods: Iterable[KubePod], nodes: Nodes) -> dict[str, str]:
+    """Return the addresses of pods that are not in their node's range, each with the address of that node."""
+    return {
+        address: nodes.addresses[nodes.used[pod.node]]
+        for pod in pods
+        if pod.node is not None and not pod.workload.host_network
+        for address in pod.addresses
+        if ":" not in address and not _is_in(address, nodes.pod_networks.get(nodes.used[pod.node], ()))
+    }
 
 
 def _is_in(address: str, networks: Iterable[str]) -> bool:
