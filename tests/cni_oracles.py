@@ -147,6 +147,7 @@ def _calico(world: Inventory, manifests: Sequence[Manifest], direction: str, con
     if pod.node is None:
         return "allowed"
     for tier, otherwise in TIERS:
+        # Those that are staged only tell what they would do.
         enforced = [
             each for each in manifests if not each["kind"].startswith("Staged")
         ]  # the others only tell what they would do
