@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calico's own kinds and its flow log on a real cluster: rules that deny, staged policies, and what turns their proofs red.
 
-ZTC_TEST_CALICO_CRDS_CHART and ZTC_TEST_CALICO_CHART name folders or archives of the operator's charts, ZTC_TEST_CALICO_VALUES a file
-of values, ZTC_TEST_CALICO_IMAGES a folder with archives of what they pull. What the other variables say is in `kube_clusters`.
+ZTC_TEST_CALICO_CRDS_CHART and ZTC_TEST_CALICO_CHART name folders or archives of the operator's charts, ZTC_TEST_CALICO_VALUES a
+file of values, ZTC_TEST_CALICO_IMAGES a folder with archives of what they pull. What the others say is in `kube_clusters`.
 """
 
 import json

@@ -77,7 +77,7 @@ def test_ports_say_what_they_speak_and_the_headless_service_hides_those_in_no_se
         Port(number=9191, name="debug"),
     )
     workload = Workload(ref=ATTACKER.ref, ports=ports, meshed=True)
-    _, headless = (meshpods.spoken(s, workload) for s in objects.services(workload, "shop-1", LABELS))
+    _, headless = (meshpods.spoken(s, workload, MESH) for s in objects.services(workload, "shop-1", LABELS))
     said = {p["name"]: p.get("appProtocol") for p in headless["spec"]["ports"]}
     assert {"http": "http", "grpc": "grpc", "ledger": "tcp", "events": None} == said
 

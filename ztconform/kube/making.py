@@ -74,7 +74,10 @@ class Maker:
     def services(self, workload: Workload) -> list[objects.Object]:
         """Return a workload's own Services."""
         made = objects.services(workload, self.names.to_real(workload.ref.namespace), self.around.labels)
-        return [meshpods.spoken(service, workload) for service in made] if workload.meshed else list(made)
+        mesh = self.around.mesh
+        if mesh is None or not workload.meshed:
+            return list(made)
+        return [meshpods.spoken(service, workload, mesh) for service in made]
 
     def pods(self, workload: Workload, first: int, again: str) -> list[Planned]:
         """Return the pods that a workload is to have: on two nodes in turn, as in the lab, a satellite on the other one.

@@ -17,7 +17,6 @@ PAST = "past"  # the container whose user the mesh does not capture
 OWN_FILES = frozenset({"own", "expired"})  # certificates that are read from the pod's own files
 # Seconds that the SVID of a pod lives that is to show an expired one: renewed at half of that, so a good one is always there.
 BRIEF = 16
-_APPS = {"http": "http", "http2": "http2", "grpc": "grpc", "tcp": "tcp"}
 
 Object = dict[str, Any]
 
@@ -53,7 +52,7 @@ def fitted(pod: Object, workload: Workload, mesh: Mesh, past_command: list[str])
     return pod
 
 
-def spoken(service: Object, workload: Workload) -> Object:
+def spoken(service: Object, workload: Workload, mesh: Mesh) -> Object:
     """Return a Service whose ports say what they speak, by which the mesh knows how to read them.
 
     The headless one leaves out the ports that are in no Service: what the mesh knows of them would be more than in real life.
@@ -64,7 +63,7 @@ def spoken(service: Object, workload: Workload) -> Object:
     for port in service["spec"]["ports"]:
         key = (port["targetPort"], port["protocol"])
         if key not in hidden:
-            app = _APPS.get(apps[key])
+            app = mesh.app_protocols.get(apps[key])
             ports.append({**port, "appProtocol": app} if app else port)
     return {**service, "spec": {**service["spec"], "ports": ports}}
 

@@ -108,6 +108,9 @@ class Mesh:
     pod_security: str  # level that a namespace needs for what injection adds; our own containers are `restricted` anyway
     objects: Callable[[Area], tuple[Manifest, ...]]  # of ours in each such namespace
     witness: Callable[[Resources, Policies], Witness]  # who speaks for the proxies in one case
+    app_protocols: Mapping[str, str] = field(  # what our ports speak, as a Service's appProtocol says it to the mesh
+        default_factory=lambda: {"http": "http", "http2": "http2", "grpc": "grpc", "tcp": "tcp"}
+    )
     identity_header: str = ""  # in which a proxy tells the application who called, where it is not x-forwarded-client-cert
     spiffe: Callable[[str], str] = str  # an identity as the mesh says it, as a SPIFFE ID
     closed: bool = False  # what no policy allows is denied, as no case has applied any yet

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ztconform.kube.profile import Mesh
 
 PROXY, PROXY_UID = "linkerd-proxy", 2102
+_H2C = "kubernetes.io/h2c"
 CLOSED = frozenset({"deny"})  # inbound defaults under which nobody comes in
 NOT_SHOWN = "Linkerd's proxy keeps its SVID in its own memory: no probe can show it"
 
@@ -51,6 +52,8 @@ def mesh(config: Mapping[str, Any], *, namespace: str) -> "Mesh":
         pod_security="restricted" if config.get("cniEnabled") is True else "privileged",
         objects=lambda area: (),
         witness=lambda resources, policies: Witness(ProxyLogs(resources, PROXY, linkerdlog.read, word), policies, default),
+        # policy-controller/core/src/outbound.rs: any other is opaque.
+        app_protocols={"http": "http", "http2": _H2C, "grpc": _H2C, "tcp": "linkerd.io/opaque"},
         identity_header="l5d-client-id",
         spiffe=spiffe,
         closed=default in CLOSED,
