@@ -69,6 +69,12 @@ def options_of(settings: Settings) -> list[str]:
     return [*(f"{flag}={value}" for flag, value in flags.items() if value), *several]
 
 
+def there_options(settings: Settings) -> list[str]:
+    """Return what of these an existing cluster is given as options: none that is for the making of one."""
+    image = settings.pods.agent_image
+    return [f"--ztc-agent-image={image}"] if image else []
+
+
 @dataclass(frozen=True)
 class Ready:
     """Hold a cluster that runs, and how a command line names it."""

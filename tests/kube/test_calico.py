@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kube_clusters import Ready, given, options_of, path, provide, settings_of, ztconform
+from kube_clusters import Ready, given, path, provide, settings_of, there_options, ztconform
 
 from ztconform import allowed, denied, proof, scenario, step
 from ztconform.evidence import RowResult
@@ -88,7 +88,7 @@ def test_every_requirement_of_calico_is_proved(calico: Ready, tmp_path: Path) ->
     chosen = [word for name in REQUIREMENTS for word in ("--requirement", name)]
     existing = ["--context", calico.context, "--report", str(tmp_path)]
     run = ztconform(
-        *("run", "--stack", STACK, *existing, *chosen, "--", "--ztc-outsider=docker:kind", *options_of(calico.settings)),
+        *("run", "--stack", STACK, *existing, *chosen, "--", "--ztc-outsider=docker:kind", *there_options(calico.settings)),
         timeout=3000,
         KUBECONFIG=str(calico.kubeconfig),
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kube_clusters import Ready, given, options_of, path, provide, settings_of, ztconform
+from kube_clusters import Ready, given, path, provide, settings_of, there_options, ztconform
 
 from ztconform import catalogue, proof
 from ztconform.errors import ClusterError
@@ -65,7 +65,7 @@ def test_every_scenario_of_the_mesh_is_proved(meshed: Ready, tmp_path: Path) -> 
     chosen = [word for name in REQUIREMENTS for word in ("--requirement", name)]
     existing = ["--context", meshed.context, "--report", str(tmp_path)]
     run = ztconform(
-        *("run", "--stack", STACK, *existing, *chosen, "--", *options_of(meshed.settings)),
+        *("run", "--stack", STACK, *existing, *chosen, "--", *there_options(meshed.settings)),
         timeout=3000,
         KUBECONFIG=str(meshed.kubeconfig),
     )

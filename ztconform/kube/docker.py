@@ -25,6 +25,7 @@ class Docker:
     cgroup: int  # version of the hierarchy, 1 or 2
     memory: int  # bytes in all
     kernel: str
+    root: str = ""  # where it keeps images and containers, as it calls that place
 
 
 def reachable() -> Docker:
@@ -45,6 +46,7 @@ def reachable() -> Docker:
         cgroup=2 if str(said.get("CgroupVersion", "")) == "2" else 1,
         memory=int(said.get("MemTotal") or 0),
         kernel=str(said.get("KernelVersion", "")),
+        root=str(said.get("DockerRootDir") or ""),
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this machine can hold a kind cluster, asked before anything is created: tools, memory, cgroups, inotify.
+"""Whether this machine can hold a kind cluster, asked before anything is created: tools, memory, disk, cgroups, inotify.
 
 What a stack needs is told by the stack; whether Docker answers at all is left to `docker`.
 """
@@ -24,6 +24,7 @@ _WATCHES, _INSTANCES = 524288, 512  # kind's own advice ("too many open files")
 _INSTANCES_A_NODE = 20  # counted on nodes that run nothing yet; with 7 nodes and 128 of them kube-proxy did not start
 _TOOL = 10.0  # seconds for a program to say its version
 _MIB = 1 << 20
+_A_NODE = 512 * _MIB  # of disk that a node takes with nothing loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Machine:
     available: int | None  # bytes of memory
     watches: int | None  # fs.inotify.max_user_watches
     instances: int | None  # fs.inotify.max_user_instances
+    disk: int | None = None  # bytes that are free where Docker keeps its containers
     nodes: int = 0  # of kind clusters that run already
 
 
@@ -45,6 +47,7 @@ class Demand:
     nodes: int
     kubernetes: tuple[int, int] | None  # None: not known from the node image's name
     allows_cgroup_1: bool = False  # the kind config tells the kubelet so
+    archives: int = 0  # bytes of images that each node is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def read(daemon: Docker) -> Machine:
         docker=daemon,
         nodes=len(docker.run(["ps", "--quiet", "--filter", "label=io.x-k8s.kind.cluster"]).split()),
         available=_available() if here else None,
+        disk=_free(daemon.root) if here else None,
         watches=_number("/proc/sys/fs/inotify/max_user_watches") if here else None,
         instances=_number("/proc/sys/fs/inotify/max_user_instances") if here else None,
     )
@@ -69,7 +73,7 @@ def read(daemon: Docker) -> Machine:
 
 def judge(machine: Machine, demand: Demand) -> tuple[Finding, ...]:
     """Return what stands against this demand on this machine, the fatal first."""
-    found = [*cgroup(machine, demand), *memory(machine, demand), *inotify(machine, demand)]
+    found = [*cgroup(machine, demand), *memory(machine, demand), *disk(machine, demand), *inotify(machine, demand)]
     return tuple(sorted(found, key=lambda finding: not finding.fatal))
 
 
@@ -95,6 +99,17 @@ def memory(machine: Machine, demand: Demand) -> Iterable[Finding]:
         yield Finding(True, f"{have}, and this stack needs about {demand.memory}: end something, or give Docker more")
     else:
         yield Finding(False, f"{have}; this stack wants about {demand.memory}")
+
+
+def disk(machine: Machine, demand: Demand) -> Iterable[Finding]:
+    """Yield whether images that are to be loaded have no room: each node has its own copy, packed and unpacked."""
+    needed = demand.nodes * (2 * demand.archives + _A_NODE)
+    if machine.disk is not None and machine.disk < needed:
+        yield Finding(
+            True,
+            f"{machine.disk // _MIB} MiB are free where Docker keeps its containers ({machine.docker.root}), and "
+            f"{demand.nodes} nodes with these images need about {needed // _MIB}: remove what Docker keeps for nobody (docker system prune --volumes)",
+        )
 
 
 def inotify(machine: Machine, demand: Demand) -> Iterable[Finding]:
@@ -165,6 +180,13 @@ def _available() -> int | None:
     except OSError:
         return None
     return int(told[1]) * 1024 if told else None
+
+
+def _free(folder: str) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free if folder else None
+    except OSError:
+        return None
 
 
 def _number(path: str) -> int | None:

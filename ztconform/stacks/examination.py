@@ -94,7 +94,12 @@ def of(stack: "KubernetesStack", settings: Settings, here: Here | None = None, *
     yield Check("options", lambda: _options(stack, settings))
     yield Check("docker", lambda: Seen(f"{here.docker.version} on Linux {here.docker.kernel}"))
     yield Check("kind", lambda: Seen(str(here.kind)), after="docker")
-    for name, judge in (("cgroup", machine.cgroup), ("memory", machine.memory), ("inotify", machine.inotify)):
+    for name, judge in (
+        ("cgroup", machine.cgroup),
+        ("memory", machine.memory),
+        ("disk", machine.disk),
+        ("inotify", machine.inotify),
+    ):
         yield Check(name, partial(_judged, name, judge, stack, settings, here), after="kind")
     for need in stack.kernel:
         yield Check(f"kernel {need.what}", lambda need=need: Seen(here.kernel(need)), after="docker")  # type: ignore[misc]  # bound now
@@ -139,6 +144,7 @@ def _judged(
         nodes=len(config["nodes"]),
         kubernetes=machine.kubernetes_of(settings.kind_image),
         allows_cgroup_1=kindconfig.lifts_cgroup_1(config),
+        archives=sum(archive.stat().st_size for archive in kind.archives(settings.load_images)),
     )
     found = tuple(judge(here.machine, demand))
     for finding in found:
@@ -154,6 +160,8 @@ def _told(name: str, here: machine.Machine, demand: machine.Demand) -> str:
             return f"v{here.docker.cgroup}"
         case "memory":
             return f"{free // _MIB} MiB, of about {demand.memory} that it needs" if free else "cannot be read from here"
+        case "disk":
+            return f"{here.disk // _MIB} MiB free in {here.docker.root}" if here.disk is not None else "cannot be read from here"
         case _:
             known = here.instances is not None
             return f"{here.instances} instances, {here.watches} watches" if known else "cannot be read from here"
