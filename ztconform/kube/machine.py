@@ -108,7 +108,8 @@ def disk(machine: Machine, demand: Demand) -> Iterable[Finding]:
         yield Finding(
             True,
             f"{machine.disk // _MIB} MiB are free where Docker keeps its containers ({machine.docker.root}), and "
-            f"{demand.nodes} nodes with these images need about {needed // _MIB}: remove what Docker keeps for nobody (docker system prune --volumes)",
+            f"{demand.nodes} nodes with these images need about {needed // _MIB}: remove what Docker keeps for "
+            "nobody (docker system prune --volumes)",
         )
 
 

@@ -94,12 +94,8 @@ def of(stack: "KubernetesStack", settings: Settings, here: Here | None = None, *
     yield Check("options", lambda: _options(stack, settings))
     yield Check("docker", lambda: Seen(f"{here.docker.version} on Linux {here.docker.kernel}"))
     yield Check("kind", lambda: Seen(str(here.kind)), after="docker")
-    for name, judge in (
-        ("cgroup", machine.cgroup),
-        ("memory", machine.memory),
-        ("disk", machine.disk),
-        ("inotify", machine.inotify),
-    ):
+    judges = {"cgroup": machine.cgroup, "memory": machine.memory, "disk": machine.disk, "inotify": machine.inotify}
+    for name, judge in judges.items():
         yield Check(name, partial(_judged, name, judge, stack, settings, here), after="kind")
     for need in stack.kernel:
         yield Check(f"kernel {need.what}", lambda need=need: Seen(here.kernel(need)), after="docker")  # type: ignore[misc]  # bound now
