@@ -42,6 +42,17 @@ def test_a_dry_run_passes_and_logs_what_it_would_deny(shop, prove):
     )
 
 
+# The same of a mesh whose policies have an audit of their own: it names the server that would have refused.
+@requirement(id="U04")
+def test_an_audited_authorization_passes_and_logs_what_it_would_deny(shop, prove):
+    permitted, other = ((c, "POST", shop.payment, "/v1/payments/1") for c in (shop.checkout, shop.frontend))
+    prove(
+        policy="payments-by-checkout-dry-run",
+        rows=[allowed(*permitted, logged=[]), allowed(*other, logged=["shop/payment-http"])],
+        steps=[step(policy="payments-by-checkout", rows=[allowed(*permitted), denied(*other, by="l7")])],
+    )
+
+
 @requirement(id="U05")
 def test_every_denial_is_attributed_to_its_policy_or_to_those_that_select_the_endpoint(shop, prove):
     both, mesh = ["shop/default-deny", "shop/payment-from-checkout"], ["shop/checkout-everywhere"]

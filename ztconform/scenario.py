@@ -13,7 +13,7 @@ from ztconform.proof.change import key
 from ztconform.rows import Change
 
 # What only a mesh has: a scenario that needs one of these is played with sidecars.
-MESH_FEATURES = frozenset({"mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run"})
+MESH_FEATURES = frozenset({"mtls", "l7-authz", "identity", "svid-rotation", "authorization-dry-run", "authorization-audit"})
 Policy = str | Manifest | Sequence[str | Manifest]
 
 

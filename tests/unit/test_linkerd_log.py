@@ -161,3 +161,22 @@ def test_an_identity_reads_as_a_spiffe_id() -> None:
     said = "audit.reader.shop-1.serviceaccount.identity.linkerd.cluster.local"
     assert "spiffe://cluster.local/ns/shop-1/sa/audit.reader" == linkerdmesh.spiffe(said)
     assert "somebody else" == linkerdmesh.spiffe("somebody else")
+
+
+AUDITED = event("Request allowed", PORT, **OF_SERVER, **{"client.ip": "10.244.0.7", "client.tls": "Some(Established { .. })"})
+
+
+def test_what_only_an_audit_let_in_is_told_with_its_server() -> None:
+    told = word(sent(), lines(AUDITED, access(status=200), AUDITED, access("n2", status=200)))
+    assert told.audited is not None
+    assert ("payment-http", True) == (told.audited.server, told.audit_known)
+    assert (None, True) == ((told := word(sent(), lines(access(status=200)))).audited, told.audit_known)
+
+
+def test_where_only_some_of_a_clients_requests_were_audited_nobody_knows_which() -> None:
+    assert not word(sent(), lines(AUDITED, access(status=200), access("n2", status=200))).audit_known
+
+
+def test_the_audit_of_another_client_is_none_of_this_one() -> None:
+    other = {**AUDITED, "fields": {**AUDITED["fields"], "client.ip": "10.244.0.8"}}
+    assert word(sent(), lines(other, access(status=200))).audited is None

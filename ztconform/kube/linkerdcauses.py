@@ -29,6 +29,8 @@ class Word:
     known: bool  # whether its whole way was found
     denied: Line | None = None  # the server's proxy refused it
     served: Line | None = None  # the server's own access log
+    audited: Line | None = None  # nothing but an audit let it in
+    audit_known: bool = True  # False: of its client's requests some were audited, and which cannot be told
     unreached: bool = False  # the client's own proxy could not connect
 
 
@@ -56,8 +58,13 @@ class Witness:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
         asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
         words = self._logs.words(asked, since)
-        served = {nonce: word.served for nonce, word in words.items() if word.served is not None}
-        return {nonce: frozenset() if line.authenticated else frozenset({"plaintext"}) for nonce, line in served.items()}
+        return {nonce: self._remark(word, pods) for nonce, word in words.items() if word.served is not None and word.audit_known}
+
+    def _remark(self, word: Word, pods: Mapping[Ref, KubePod]) -> frozenset[str]:
+        found = set() if word.served is not None and word.served.authenticated else {"plaintext"}
+        if word.audited is not None and word.audited.pod in pods:
+            found.add(self._policies.known_as(Ref(pods[word.audited.pod].real.namespace, word.audited.server)))
+        return frozenset(found)
 
     def _cause(self, nonce: str, line: Line, pods: Mapping[Ref, KubePod]) -> Cause:
         pod, policies, access = pods.get(line.pod), tuple[str, ...](), self._default
@@ -82,7 +89,8 @@ def word(sent: Sent, lines: Sequence[Line]) -> Word:
     mine = [e for e in lines if e.what == "served" and e.pod in servers and e.nonce == sent.observation.nonce]
     if mine:
         served = mine[-1]
-        return Word(known=True, served=served, denied=_refusal(served, lines))
+        audits, known = _audits(served, lines)
+        return Word(known=True, served=served, denied=_refusal(served, lines), audited=audits, audit_known=known)
     if sent.client is not None:
         # The client's own proxy answered in the server's place, by the very connection that the probe was sent on.
         source = address(sent.observation.source)
@@ -107,6 +115,17 @@ def _refusal(served: Line, lines: Sequence[Line]) -> Line | None:
         named = (e for e in reversed(lines[:at]) if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread))
         return replace(next(named, line), authenticated=served.authenticated)
     return None
+
+
+def _audits(served: Line, lines: Sequence[Line]) -> tuple[Line | None, bool]:
+    """Return what said that a request was let in by an audit alone, and whether it is known.
+
+    Such a line has the client's address without a port: it tells of a request only if all of that client's were audited, or none.
+    """
+    host = served.client[0] if served.client is not None else None
+    of_client = [e for e in lines if e.pod == served.pod and e.client is not None and e.client[0] == host]
+    audits = [e for e in of_client if e.what == "audited" and e.server]
+    return (audits[-1] if audits else None), len(audits) in (0, sum(e.what == "served" for e in of_client))
 
 
 def _is_from(line: Line, sent: Sent) -> bool:

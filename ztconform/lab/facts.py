@@ -22,9 +22,11 @@ _OF_THE_MESH = (
     "authorization-dry-run",
 )
 _LACKING = {
+    "authorization-audit": "the lab's mesh speaks Istio's policies, which have no audit; they have dry runs",
     "audit-mode": "the lab's packet filter drops what a policy denies, or nothing: it audits no pod",
     "deny-priority": "NetworkPolicy, all that the lab's packet filter speaks, has no rule that denies",
     "host-network": "the lab's nodes have no network of their own that a pod could be on",
+    "staged-policy": "NetworkPolicy, all that the lab's packet filter speaks, stages nothing",
     "node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones",
 }
 _OF_SPIRE = ("spire", "federation", "disruption")

@@ -16,9 +16,14 @@ from ztconform.model import Ref
 
 ANNOTATIONS: Mapping[str, str] = {"config.linkerd.io/proxy-log-format": "json", "config.linkerd.io/access-log": "json"}
 
+What = Literal["served", "request-denied", "connection-denied", "audited", "failed"]
 _UNAUTHORIZED, _NO_ROUTE = "unauthorized request on route", "no route found for request"
-_CONNECTION = ("Connection denied", "Connection terminated due to policy change")
-What = Literal["served", "request-denied", "connection-denied", "failed"]
+_VERDICTS: Mapping[str, What] = {
+    "Request denied": "request-denied",
+    "Connection denied": "connection-denied",
+    "Connection terminated due to policy change": "connection-denied",
+    "Request allowed": "audited",  # at this level only what nothing but an audit let in
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,7 @@ class Line:
     path: str = ""
     status: int = 0
     authenticated: bool = False  # the client showed an identity
-    server: str = ""  # name of the Server that has no authorization for it; "" for the proxy's own default
+    server: str = ""  # name of the Server that has no authorization for it, but in audit; "" for the proxy's own default
     error: str = ""
     thread: str = ""
 
@@ -79,11 +84,11 @@ def _of_event(said: Mapping[str, Any], pod: Ref) -> Line | None:
     names = {span.get("name") for span in spans if isinstance(span, dict)}
     message, thread = str(fields.get("message") or ""), str(said.get("threadId") or "")
     known: dict[str, Any] = {"pod": pod, "inward": "outbound" not in names, "port": _number(around.get("port")), "thread": thread}
-    if message in _CONNECTION or message == "Request denied":
+    if message in _VERDICTS:
         tls = str(fields.get("tls") or fields.get("client.tls") or "")
         ours = fields.get("server.kind") == "server"
         return Line(
-            what="request-denied" if message == "Request denied" else "connection-denied",
+            what=_VERDICTS[message],
             client=_address(fields.get("client") or fields.get("client.ip")),
             authenticated="client_id: Some" in tls,
             server=str(fields.get("server.name") or "") if ours else "",

@@ -71,7 +71,7 @@ def features() -> Mapping[str, str]:
         "identity-pinning": "to Linkerd a server is who its pod is, whichever Service leads there: nobody can pin another",
         "plaintext-by-address": "Linkerd's proxy speaks mutual TLS also to a pod that is called by its address",
         "svid-rotation": "the renewal of identities is not driven on real clusters yet",
-        "authorization-audit": "Linkerd's audit policies are not proved yet",
+        "authorization-audit": "",
         "authorization-dry-run": "Linkerd has no dry runs; it has audit policies",
         "egress-gateway": "Linkerd has no egress gateway",
         "federation": "no second trust domain is set up",
