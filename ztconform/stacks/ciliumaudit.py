@@ -29,17 +29,20 @@ def audit(connection: "Connection", pods: Mapping[Ref, str], on: bool) -> None:
 
     found = Resources(connection).items(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="k8s-app=cilium")
     agents = {agent["spec"].get("nodeName"): agent["metadata"]["name"] for agent in found}
-    for pod, node in pods.items():
+    for node in sorted(set(pods.values())):
+        mine = [pod for pod, where in pods.items() if where == node]
         if node not in agents:
-            raise ClusterError(f"no agent of Cilium runs on node {node}, and so pod {pod} cannot be audited")
+            raise ClusterError(f"no agent of Cilium runs on node {node}, and so pod {mine[0]} cannot be audited")
 
         def ask(*words: str, agent: str = agents[node]) -> bytes:
             return output(connection, (NAMESPACE, agent), "cilium-agent", ("cilium-dbg", "endpoint", *words), _SECONDS)
 
-        identifier = endpoint(json.loads(ask("list", "--output", "json")), pod)
-        if not identifier:
-            raise ClusterError(f"Cilium has no endpoint for pod {pod} on node {node}, and so it cannot be audited")
-        ask("config", identifier, f"PolicyAuditMode={'Enabled' if on else 'Disabled'}")
+        listed = json.loads(ask("list", "--output", "json"))
+        for pod in mine:
+            identifier = endpoint(listed, pod)
+            if not identifier:
+                raise ClusterError(f"Cilium has no endpoint for pod {pod} on node {node}, and so it cannot be audited")
+            ask("config", identifier, f"PolicyAuditMode={'Enabled' if on else 'Disabled'}")
 
 
 def endpoint(listed: Sequence[Mapping[str, Any]], pod: Ref) -> str:

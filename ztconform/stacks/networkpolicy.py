@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ztconform.evidence import Signature
+from ztconform.mesh.sidecar import TCP
 from ztconform.model import Kind, Stage
 from ztconform.settings import Settings
 
-_TCP: frozenset[Kind] = frozenset({"tcp", "tls", "http", "http2", "grpc", "websocket"})
 _UDP: frozenset[Kind] = frozenset({"udp", "dns"})
 _CONNECT: frozenset[Stage] = frozenset({"connect"})
 _ASKING: frozenset[Stage] = frozenset({"connect", "request"})
 
 SIGNATURES = (
-    Signature(name="DROP", layer="l34", kinds=_TCP, signal="timeout", stages=_CONNECT),
+    Signature(name="DROP", layer="l34", kinds=TCP, signal="timeout", stages=_CONNECT),
     Signature(name="DROP", layer="l34", kinds=_UDP, signal="silence", stages=_ASKING),
     # Administratively prohibited, and nothing else: a dead address is answered with other codes, a closed port by a reset.
-    Signature(name="ICMP", layer="l34", kinds=_TCP | _UDP, signal="icmp", stages=_ASKING, detail=r"3/(9|10|13)|1/1"),
+    Signature(name="ICMP", layer="l34", kinds=TCP | _UDP, signal="icmp", stages=_ASKING, detail=r"3/(9|10|13)|1/1"),
 )
 
 _MESH = "this stack has no service mesh"
