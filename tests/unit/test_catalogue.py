@@ -48,7 +48,6 @@ def test_the_catalogue_is_read_once_and_cannot_be_changed() -> None:
 def test_every_feature_is_needed_by_some_requirement_or_by_a_part_of_one_that_goes_beyond_it() -> None:
     scenarios = resources.folder("scenarios").glob("test_*.py")
     beyond = {name for path in scenarios for name in re.findall(r'needs="([^"]+)"', path.read_text(encoding="utf-8"))}
-    beyond.add("client-tls")  # of every row that shows a certificate
     assert catalogue.FEATURES == beyond.union(*(r.features for r in catalogue.load().values()))
 
 
