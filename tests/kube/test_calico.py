@@ -56,7 +56,7 @@ def cluster(calico: Ready) -> Iterator[KubeCluster]:
 
 def proved(cluster: KubeCluster, case: object, mutate: Callable[[Manifest], Manifest | None]) -> dict[str, RowResult]:
     assert isinstance(case, Case)
-    return {result.row.id: result for result in proof.prove_case(case, cluster, mutate=mutate, patience=20)}
+    return {result.row.id: result for result in proof.prove_case(case, cluster, mutate=mutate)}
 
 
 def denial(cluster: KubeCluster) -> object:
