@@ -71,21 +71,23 @@ class GoldmaneLog:
         """Nothing is kept open."""
 
     def _told(self, journeys: Collection[Journey], trace: str) -> Sequence[Drop] | None:
-        if not journeys:
+        callers = {one.source.real.namespace for one in journeys if one.source is not None}
+        if not callers:
             return []
         if monotonic() - self._asked > _FRESH and not self._lost:
             try:
-                self._flows = self._read()
+                self._flows = self._read(callers)
             except (ClusterError, ValueError, KeyError, TypeError) as error:
                 self._lost = f"Goldmane's flows cannot be read: {error}"
             self._asked = monotonic()
         return None if self._lost else [drop for one in journeys if (drop := told(self._flows, one, trace)) is not None]
 
-    def _read(self) -> Sequence[Flow]:
+    def _read(self, callers: Collection[str]) -> Sequence[Flow]:
         # Seconds before now by Goldmane's own clock, and an interval that began before the change is left out as a whole.
         since = -max(int(monotonic() - self._changed), 1)
-        found = json.loads(self._ask(f"/flows?{urlencode({'startTimeGte': since, 'startTimeLt': _END})}"))
-        return list(found.get("items") or [])
+        only = {"source_namespaces": [{"value": namespace, "type": "Exact"} for namespace in sorted(callers)]}
+        query = {"startTimeGte": since, "startTimeLt": _END, "filters": json.dumps(only)}
+        return list(json.loads(self._ask(f"/flows?{urlencode(query)}")).get("items") or [])
 
 
 def told(flows: Iterable[Flow], journey: Journey, trace: str) -> Drop | None:
