@@ -36,8 +36,9 @@ def log(line: str) -> None:
             file.write(f"{line}\n")
 
 
-def row(name: str) -> Row:
-    return Row(id=name, probe=Probe(source=HERE, target=THERE, port=8080), want="denied", by=frozenset({"l34"}))
+def row(name: str, *needs: str) -> Row:
+    probe = Probe(source=HERE, target=THERE, port=8080)
+    return Row(id=name, probe=probe, want="denied", by=frozenset({"l34"}), needs=frozenset(needs))
 
 
 def result(demand: Row, outcome: str) -> RowResult:

@@ -50,6 +50,22 @@ def test_what_needs_a_feature_that_is_not_there_is_noted(inner, workers, feature
     assert [f"without {feature}: {reason}"] == report(inner)["requirements"][0]["notes"]
 
 
+def test_a_row_that_needs_a_feature_is_left_out_where_that_is_not_there_and_noted(inner):
+    rows = 'row("PROVED a"), row("VIOLATED b", "flow-log"), row("PROVED c", "l34")'
+    inner.write(inner.requirement("N01", "PROVED z", more=f"ztc_prove(policy=POLICY, rows=[{rows}])"))
+    result = inner.run("--ztc-report=out")
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["segmentation *N01 PROVED", "NOTE *N01: without flow-log: the fake logs nothing"])
+    assert ["PROVED z", "PROVED a", "PROVED c"] == [one["id"] for one in report(inner)["requirements"][0]["rows"]]
+
+
+def test_a_requirement_of_which_nothing_is_left_is_not_supported(inner):
+    inner.write(inner.requirement("N01", "PROVED z", more='ztc_prove(policy=POLICY, rows=[row("VIOLATED b", "flow-log")])'))
+    result = inner.run()
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["segmentation *N01 NOT_SUPPORTED", "NOT_SUPPORTED *N01: the fake logs nothing"])
+
+
 def test_what_the_cluster_says_of_itself_is_below_the_matrix(inner):
     inner.env(FAKE_NOTE="kube-proxy is replaced")
     inner.write(inner.requirement("N01", "PROVED a") + inner.requirement("N02", "PROVED a"))

@@ -94,9 +94,9 @@ class Prove:
         lacking = {name: why for _, without in tables for name, why in without.items()}
         for name, why in lacking.items():
             self._underway.note(f"without {name}: {why}")
-        if lacking and not any(row.want == "denied" for kept, _ in tables for row in kept):
-            skip(self._item, "NOT_SUPPORTED", next(iter(lacking.values())))
         (first, _), *others = tables
+        if lacking and not (first and any(row.want == "denied" for kept, _ in tables for row in kept)):
+            skip(self._item, "NOT_SUPPORTED", next(iter(lacking.values())))
         return first, [replace(change, rows=kept) for change, (kept, _) in zip(steps, others, strict=True) if kept]
 
     def _features(self) -> frozenset[str]:
