@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ztconform.evidence import Cause, Observation
-from ztconform.kube.meshcauses import journey, sent_by
+from ztconform.kube.meshcauses import refusals, sent_by
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey
-from ztconform.kube.proxylog import ProxyLogs, Sent, address, unlogged
+from ztconform.kube.proxylog import ProxyLogs, Sent, address
 from ztconform.mesh.linkerdlog import Line
 from ztconform.model import Attempt, Ref
 
@@ -47,10 +47,8 @@ class Witness:
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
     ) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
-        asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
-        words = self._logs.words(asked, since) if asked else {}
-        causes = [self._cause(nonce, word.denied, pods) for nonce, word in words.items() if word.denied is not None]
-        return causes, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+        words, lost = refusals(self._logs, sent, pods, since)
+        return [self._cause(nonce, word.denied, pods) for nonce, word in words.items() if word.denied is not None], lost
 
     def remarks(
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float

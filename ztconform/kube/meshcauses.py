@@ -10,7 +10,7 @@ from ztconform.evidence import Cause, Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey
-from ztconform.kube.proxylog import ProxyLogs, Sent, Word, unlogged
+from ztconform.kube.proxylog import E, ProxyLogs, Sent, W, Word, unlogged
 from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
 from ztconform.model import Attempt, Ref
@@ -31,12 +31,8 @@ class Witness:
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
     ) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
-        asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
-        if not asked:
-            return [], []
-        words = self._logs.words(asked, since)
-        causes = [self._cause(w.denial, pods) for w in words.values() if w.denial is not None]
-        return causes, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+        words, lost = refusals(self._logs, sent, pods, since)
+        return [self._cause(w.denial, pods) for w in words.values() if w.denial is not None], lost
 
     def remarks(
         self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
@@ -82,6 +78,15 @@ def _would_deny(entry: Entry) -> str | None:
     """Return the dry-run rule that would have denied, "" where none would have allowed, None where they would have let pass."""
     denying = next((shadow for shadow in reversed(entry.shadows) if shadow.of != "audit" and shadow.denied), None)
     return None if denying is None else denying.rule
+
+
+def refusals(
+    logs: ProxyLogs[E, W], sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+) -> tuple[Mapping[str, W], list[Journey]]:
+    """Return what the logs tell of these by nonce, and where the clients' own proxies tried to connect and could not."""
+    asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
+    words = logs.words(asked, since) if asked else {}
+    return words, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
 
 
 def sent_by(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:

@@ -54,16 +54,20 @@ class Word:
 _UNKNOWN = Word(known=False)
 
 
-class Known(Protocol):
-    """Say whether a probe's whole way was found in the logs."""
+class Told(Protocol):
+    """Say what logs tell of a probe."""
 
     @property
     def known(self) -> bool:
-        """Return whether it was."""
+        """Return whether its whole way was found."""
+
+    @property
+    def unreached(self) -> bool:
+        """Return whether the client's own proxy could not connect."""
 
 
 E = TypeVar("E")  # a line of a log, as it is understood
-W = TypeVar("W", bound=Known)  # what lines come to for one probe
+W = TypeVar("W", bound=Told)  # what lines come to for one probe
 
 
 class ProxyLogs(Generic[E, W]):
