@@ -115,7 +115,8 @@ class Deployment:
         services = [s for w in workloads for s in self._maker.services(w)]
         planned = [made for w in workloads for made in self._plan(w, (at or {}).get(w.ref))]
         thieves = {(pod.ref, account): made for pod, _ in planned for account, made in self._maker.thieves(pod)}
-        self._apply([*services, *(manifest for _, manifest in (*planned, *thieves.values()))])
+        # Pods take the longest, and start while their Services are made.
+        self._apply([*(manifest for _, manifest in (*planned, *thieves.values())), *services])
         self.workloads.update({w.ref: w for w in workloads})
         ready = self._await([pod for pod, _ in (*planned, *thieves.values())])
         new = [ready[pod.ref] for pod, _ in planned]
