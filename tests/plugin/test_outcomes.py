@@ -209,6 +209,16 @@ def test_a_policy_that_the_dialect_cannot_say_is_not_supported(inner, monkeypatc
     result.stdout.fnmatch_lines(["*test_it SKIPPED (NOT_SUPPORTED: it knows no names)*", "NOT_SUPPORTED *N01: it knows no names"])
 
 
+def test_what_goes_beyond_and_cannot_be_said_is_noted_and_the_rest_counts(inner, monkeypatch):
+    from ztconform import policies
+
+    monkeypatch.setattr(policies, "load", lambda intent, dialects: policies.Gap(intent, dialects[0], "it knows no names"))
+    inner.write(inner.requirement("N01", "PROVED a", more='ztc_prove(policy="names", needs="l34", rows=[row("VIOLATED b")])'))
+    result = inner.run()
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["segmentation *N01 PROVED", "NOTE *N01: without names, of l34: it knows no names"])
+
+
 def test_an_unknown_policy_is_a_usage_error(inner):
     inner.write('@requirement(id="N01")\ndef test_it(ztc_prove):\n    ztc_prove(policy="no-such", rows=[row("PROVED a")])\n')
     result = inner.run()
