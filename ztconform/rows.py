@@ -75,7 +75,7 @@ class Attributes(TypedDict, total=False):
 class Change:
     """Hold a later step of a scenario: what changes, and what is then demanded."""
 
-    policy: str | None = None
+    policy: str | Sequence[str] | None = None
     relabel: Mapping[Ref, Mapping[str, str | None]] = field(default_factory=dict)
     restart: Sequence[Ref] = ()
     provider: Provider = "sound"
@@ -146,7 +146,7 @@ def denied(
 
 def step(
     *,
-    policy: str | None = None,
+    policy: str | Sequence[str] | None = None,
     relabel: Mapping[Peer, Mapping[str, str | None]] | None = None,
     relabel_namespaces: Mapping[str, Mapping[str, str | None]] | None = None,
     restart: Sequence[Peer] = (),
