@@ -30,6 +30,7 @@ FEATURES = frozenset(
         "deny-priority",
         "disruption",
         "dns-policy",
+        "dotted-accounts",
         "dual-stack",
         "egress-gateway",
         "encryption",

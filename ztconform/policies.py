@@ -56,8 +56,8 @@ def gaps() -> tuple[Gap, ...]:
 def load(intent: str, dialects: Sequence[str]) -> tuple[Manifest, ...] | Gap:
     """Return the manifests of an intent in the first of these dialects that has any, placeholders and all.
 
-    Returns the declared gap where none has. Raises UsageError for an intent that does not exist, and for one that is silent about
-    all these dialects.
+    Returns the declared gap where none has, of the dialect that can say the most. Raises UsageError for an intent that does not
+    exist, and for one that is silent about all these dialects.
     """
     if intent not in known():
         near = difflib.get_close_matches(intent, known(), n=3)
@@ -70,7 +70,8 @@ def load(intent: str, dialects: Sequence[str]) -> tuple[Manifest, ...] | Gap:
                 return documents
             raise InternalError(f"{path}: no manifest in it; please report this")
     declared = {gap.dialect: gap for gap in gaps() if gap.intent == intent}
-    for dialect in dialects:
+    # NetworkPolicy, which comes first, can say the least.
+    for dialect in (*dialects[1:], *dialects[:1]):
         if dialect in declared:
             return declared[dialect]
     raise UsageError(

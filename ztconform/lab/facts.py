@@ -16,6 +16,7 @@ _OF_THE_MESH = (
     "l7-authz",
     "identity",
     "identity-pinning",
+    "dotted-accounts",
     "client-tls",
     "plaintext-by-address",
     "svid-rotation",

@@ -122,7 +122,10 @@ class Istio(Overlay):
 
 def features(*, ambient: bool) -> Mapping[str, str]:
     """Return what Istio adds, or why not, as far as that can be said before it runs."""
-    names = ("mtls", "l7-authz", "identity", "identity-pinning", "client-tls", "plaintext-by-address", "authorization-dry-run")
+    names = (
+        *("mtls", "l7-authz", "identity", "identity-pinning", "dotted-accounts"),
+        *("client-tls", "plaintext-by-address", "authorization-dry-run"),
+    )
     proved = dict.fromkeys(names, NOT_YET if ambient else "")
     return {
         **proved,

@@ -175,6 +175,7 @@ def features(mesh: "Mesh") -> Mapping[str, str]:
         "client-tls": mesh.unlogged,
         "identity": mesh.unlogged,
         "identity-pinning": mesh.unlogged,
+        "dotted-accounts": mesh.unlogged,
         "plaintext-by-address": mesh.unlogged,
         "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
         "svid-rotation": NOT_DRIVEN,

@@ -39,7 +39,9 @@ VALUES: Mapping[str, Any] = {
     "disableHeartBeat": True,  # which would tell a public server that we are here
     "imagePullPolicy": "IfNotPresent",
     "proxyInit": {"iptablesMode": "nft"},
-    "proxy": {"nativeSidecar": True, "defaultInboundPolicy": "deny"},
+    # Transparent: a proxy connects to the port that its pod asked for. Otherwise all goes to the proxies' own port, which a
+    # NetworkPolicy that admits a port does not admit (seen: R05).
+    "proxy": {"nativeSidecar": True, "defaultInboundPolicy": "deny", "outboundTransportMode": "transparent"},
     # The keys are ours, and made once: in a Secret and a ConfigMap that the chart then does not make.
     "identity": {"externalCA": True, "issuer": {"scheme": "kubernetes.io/tls"}},
 }
@@ -169,6 +171,11 @@ def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
         found.append(f"Linkerd's inbound default is {OPEN}: a meshed pod that no Server selects takes plaintext of anybody")
     if linkerdmesh.inbound(config) == "audit":
         found.append("Linkerd's inbound default is audit: it logs what no policy allows, and denies nothing")
+    if (config.get("proxy") or {}).get("outboundTransportMode") == "transport-header":
+        found.append(
+            "Linkerd's proxies carry what is meshed to their own port 4143 (proxy.outboundTransportMode: transport-header), "
+            "which a NetworkPolicy of ports has to admit: R05 and R06 admit the application's alone"
+        )
     return tuple(found)
 
 

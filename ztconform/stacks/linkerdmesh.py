@@ -68,6 +68,8 @@ def features() -> Mapping[str, str]:
         "l7-authz": "",
         "identity": "",
         "client-tls": NOT_SHOWN,
+        # controller/identity/validator.go: "Not a label".
+        "dotted-accounts": "Linkerd gives an account no identity whose name is no DNS label, and so its pods never become ready",
         "identity-pinning": "to Linkerd a server is who its pod is, whichever Service leads there: nobody can pin another",
         "plaintext-by-address": "Linkerd's proxy speaks mutual TLS also to a pod that is called by its address",
         "svid-rotation": "the renewal of identities is not driven on real clusters yet",

@@ -37,6 +37,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "deny-priority": _POLICY,
         "disruption": "parts of a real cluster are not restarted yet",
         "dns-policy": _POLICY,
+        "dotted-accounts": _MESH,
         "dual-stack": "the cluster's pods have IPv4 addresses alone",
         "egress-gateway": _MESH,
         "encryption": "the CNI does not encrypt what goes between nodes",
