@@ -23,7 +23,7 @@ STACK = "cilium+linkerd"
 CHARTS = ("linkerd-crds", "linkerd-control-plane", "linkerd-viz")
 REQUIREMENTS = (
     *("M01", "M02", "M03", "M04", "M11", "A01", "A02", "A08", "A17"),
-    *("I01", "I02", "I03", "N16", "R05", "R06", "R07", "U04", "U06"),
+    *("I01", "I02", "N16", "R05", "R06", "R07", "U04", "U05", "U06"),
 )
 NEEDED = (*(f"{name.upper().replace('-', '_')}_CHART" for name in CHARTS), "LINKERD_IMAGES")
 MISSING = [f"ZTC_TEST_{name}" for name in NEEDED if not given(name)]
