@@ -91,7 +91,7 @@ def test_a_request_that_a_server_refuses_is_known_by_its_id_and_names_the_server
 
 def test_where_no_route_is_found_nobody_is_named() -> None:
     nowhere = event("HTTP/1.1 request failed", PORT, TOLD, error="no route found for request", path="/v1")
-    told = word(sent(), lines(nowhere, access(status=404)))
+    told = word(sent(), lines(REFUSED, FAILED, nowhere, access(status=404)))
     assert told.denied is not None
     assert "" == told.denied.server
 

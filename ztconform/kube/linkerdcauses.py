@@ -110,7 +110,8 @@ def _refusal(served: Line, lines: Sequence[Line]) -> Line | None:
         line = lines[at]
         if not (line.refused and line.inward and (line.pod, line.client, line.path) == (served.pod, served.client, served.path)):
             continue
-        named = (e for e in reversed(lines[:at]) if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread))
+        before = () if line.unrouted else reversed(lines[:at])
+        named = (e for e in before if e.what == "request-denied" and (e.pod, e.thread) == (line.pod, line.thread))
         return replace(next(named, line), authenticated=served.authenticated)
     return None
 

@@ -46,7 +46,12 @@ class Line:
     @property
     def refused(self) -> bool:
         """Return whether a request failed because no policy allowed it."""
-        return _UNAUTHORIZED in self.error or _NO_ROUTE in self.error
+        return _UNAUTHORIZED in self.error or self.unrouted
+
+    @property
+    def unrouted(self) -> bool:
+        """Return whether a request failed because it is of no route that its Server has."""
+        return _NO_ROUTE in self.error
 
 
 def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Line | None:
