@@ -280,6 +280,7 @@ def test_doctor_looks_at_each_thing_that_a_stack_needs_and_leaves_out_what_hangs
         "kind": "not looked at, for want of docker",
         "cgroup": "not looked at, for want of kind",
         "memory": "not looked at, for want of kind",
+        "disk": "not looked at, for want of kind",
         "inotify": "not looked at, for want of kind",
         "kernel VXLAN": "not looked at, for want of docker",
         "kernel WireGuard": "not looked at, for want of docker",
@@ -337,8 +338,8 @@ def test_of_one_stack_everything_is_told_and_every_feature_is_there_or_has_its_r
     code, out, _ = run("stacks", "calico+gateway+istio")
     assert (0, "calico+istio+gateway") == (code, out.split()[0])
     lacks = {line.split()[1].rstrip(":") for line in out.splitlines() if line.startswith("lacks ")}
-    assert {"svid-rotation", "federation", "staged-policy"} <= lacks
-    assert not {"l34", "mtls"} & lacks
+    assert {"svid-rotation", "federation", "audit-mode"} <= lacks
+    assert not {"l34", "mtls", "staged-policy"} & lacks
     assert " N01 " in out
 
 
