@@ -313,3 +313,17 @@ def test_a_part_that_is_not_there_is_what_is_lacking() -> None:
 def test_of_a_crash_the_line_is_told_that_says_why(log: str, line: str) -> None:
     assert inventory.of_crash(log).startswith(line)
     assert bool(line) == bool(inventory.of_crash(log))
+
+
+def test_why_an_operator_is_not_available_is_told_wherever_it_says_so() -> None:
+    there = recorded.objects("calico")
+    status = next(one for one in there if one["kind"] == "TigeraStatus")
+    degraded = {"type": "Degraded", "status": "True", "message": "Error creating resource: projectcalico.org/v3 is not served"}
+    status["status"]["conditions"] = [{"type": "Available", "status": "False", "reason": "Unknown"}, degraded]
+    goal = stack_of("calico").goal(provisioned=False)
+    with recorded.serving([*there, V4]) as connection:
+        (lack,) = ready.missing(connection, goal)
+        assert "tigerastatuses/calico is not Available: Error creating resource: projectcalico.org/v3 is not served" == lack.text
+        status["status"]["conditions"] = [{"type": "Available", "status": "False", "reason": "Unknown"}]
+        (lack,) = ready.missing(connection, goal)
+        assert "tigerastatuses/calico is not Available: Unknown" == lack.text
