@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A flow of Goldmane's tells of a probe by its ends, its port and its transport, and of who denied by the last policy tried."""
 
+import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from ztconform.kube.goldmane import told
+from ztconform.errors import ClusterError
+from ztconform.kube.goldmane import GoldmaneLog, told
 from ztconform.kube.pods import KubePod
 from ztconform.kube.profile import Drop, Journey
 from ztconform.model import Ref, Workload
@@ -90,3 +93,48 @@ def test_what_passed_or_was_between_others_tells_nothing(other: dict[str, Any]) 
 
 def test_a_host_outside_has_no_name_of_its_own() -> None:
     assert told([flow(EXPLICIT, source_name="PRIVATE NETWORK")], replace(JOURNEY, source=None), "enforced") is None
+
+
+class Whisker:
+    """Answer with the flows of the namespaces that are asked for."""
+
+    def __init__(self, *flows: dict[str, Any]) -> None:
+        self.flows = flows
+        self.asked: list[set[str]] = []
+
+    def __call__(self, path: str) -> bytes:
+        (filters,) = parse_qs(urlparse(path).query)["filters"]
+        callers = {one["value"] for one in json.loads(filters)["source_namespaces"]}
+        self.asked.append(callers)
+        return json.dumps({"items": [one for one in self.flows if one["source_namespace"] in callers]}).encode()
+
+
+TWIN = replace(LEGACY, real=Ref("twin-1a2b3c-0", "legacy-0"))
+OF_TWIN = replace(JOURNEY, nonce="t", source=TWIN)
+
+
+def test_callers_of_another_namespace_are_asked_for_at_once_and_the_same_ones_not_again() -> None:
+    whisker = Whisker(flow(EXPLICIT), flow(EXPLICIT, source_namespace="twin-1a2b3c-0"))
+    log = GoldmaneLog(whisker)
+    assert ["n"] == [drop.nonce for drop in log.drops([JOURNEY]) or ()]
+    assert ["t"] == [drop.nonce for drop in log.between([OF_TWIN]) or ()]
+    assert ["n"] == [drop.nonce for drop in log.drops([JOURNEY]) or ()]
+    assert [{"shop-1a2b3c-0"}, {"shop-1a2b3c-0", "twin-1a2b3c-0"}] == whisker.asked
+
+
+def test_what_was_known_is_forgotten_when_policies_change() -> None:
+    whisker = Whisker(flow(EXPLICIT))
+    log = GoldmaneLog(whisker)
+    assert log.drops([JOURNEY])
+    whisker.flows = ()
+    log.changed()
+    assert [] == log.drops([JOURNEY])
+
+
+def test_a_whisker_that_cannot_be_asked_has_lost_events() -> None:
+    def refuse(path: str) -> bytes:
+        raise ClusterError("it is gone")
+
+    log = GoldmaneLog(refuse)
+    assert log.drops([JOURNEY]) is None
+    assert "it is gone" in log.lost

@@ -34,17 +34,11 @@ class GoldmaneLog:
 
     name: Literal["hubble", "goldmane"] = "goldmane"
 
-    def __init__(self, connection: Connection, *, namespace: str) -> None:
-        """Find Whisker; raises ClusterError where none of its pods is ready."""
-        pods = Resources(connection).items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=SELECTOR)
-        ready = sorted(pod["metadata"]["name"] for pod in pods if condition(pod, "Ready") and not is_ending(pod))
-        if not ready:
-            raise ClusterError(f"no pod of Whisker is ready in namespace {namespace}, and so there is no flow log")
-        self._ask: Callable[[str], bytes] = lambda path: forwarded.get(connection, (namespace, ready[0]), PORT, path, _CALL)
+    def __init__(self, ask: Callable[[str], bytes]) -> None:
+        """Take how Whisker answers to a GET of a path; that raises ClusterError."""
+        self._ask = ask
         self._lost = ""
-        self._flows: Sequence[Flow] = ()
-        self._asked = float("-inf")
-        self._changed = monotonic()
+        self.changed()
 
     @property
     def lost(self) -> str:
@@ -53,7 +47,10 @@ class GoldmaneLog:
 
     def changed(self) -> None:
         """Take it that policies change from now on: what began before was decided by others."""
-        self._flows, self._asked, self._changed = (), float("-inf"), monotonic()
+        self._changed = monotonic()
+        self._flows: Sequence[Flow] = ()
+        self._callers: frozenset[str] = frozenset()  # namespaces whose flows these are
+        self._asked = float("-inf")
 
     def drops(self, journeys: Collection[Journey]) -> Sequence[Drop] | None:
         """Return what is known of these by now; None once Whisker could not be asked."""
@@ -71,12 +68,14 @@ class GoldmaneLog:
         """Nothing is kept open."""
 
     def _told(self, journeys: Collection[Journey], trace: str) -> Sequence[Drop] | None:
-        callers = {one.source.real.namespace for one in journeys if one.source is not None}
+        callers = frozenset(one.source.real.namespace for one in journeys if one.source is not None)
         if not callers:
             return []
-        if monotonic() - self._asked > _FRESH and not self._lost:
+        stale = monotonic() - self._asked > _FRESH or not callers <= self._callers
+        if stale and not self._lost:
+            self._callers |= callers
             try:
-                self._flows = self._read(callers)
+                self._flows = self._read(self._callers)
             except (ClusterError, ValueError, KeyError, TypeError) as error:
                 self._lost = f"Goldmane's flows cannot be read: {error}"
             self._asked = monotonic()
@@ -88,6 +87,15 @@ class GoldmaneLog:
         only = {"source_namespaces": [{"value": namespace, "type": "Exact"} for namespace in sorted(callers)]}
         query = {"startTimeGte": since, "startTimeLt": _END, "filters": json.dumps(only)}
         return list(json.loads(self._ask(f"/flows?{urlencode(query)}")).get("items") or [])
+
+
+def find(connection: Connection, namespace: str) -> GoldmaneLog:
+    """Return the log that Whisker tells of; raises ClusterError where none of its pods is ready."""
+    pods = Resources(connection).items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=SELECTOR)
+    ready = sorted(pod["metadata"]["name"] for pod in pods if condition(pod, "Ready") and not is_ending(pod))
+    if not ready:
+        raise ClusterError(f"no pod of Whisker is ready in namespace {namespace}, and so there is no flow log")
+    return GoldmaneLog(lambda path: forwarded.get(connection, (namespace, ready[0]), PORT, path, _CALL))
 
 
 def told(flows: Iterable[Flow], journey: Journey, trace: str) -> Drop | None:

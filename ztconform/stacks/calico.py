@@ -220,9 +220,9 @@ def _is_served(connection: "Connection") -> bool:
 
 
 def _flows(connection: "Connection") -> "FlowLog":
-    from ztconform.kube.goldmane import GoldmaneLog  # noqa: PLC0415 - the extra may be missing
+    from ztconform.kube import goldmane  # noqa: PLC0415 - the extra may be missing
 
-    return GoldmaneLog(connection, namespace=NAMESPACE)
+    return goldmane.find(connection, NAMESPACE)
 
 
 def _felix(connection: "Connection") -> Mapping[str, Any]:
