@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three ways to poll rounds: until open, until converged, and while it holds; each with a deadline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
 
 from ztconform.proof.examiner import Examiner
@@ -96,10 +96,13 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
     timeouts = examiner.facts.timeouts
     deadline = monotonic() + timeouts.hold + timeouts.converge
     holding, rounds = [t for t in trials if not t.red], 1
+    remarks: Mapping[str, frozenset[str]] = {}
     while holding:
         held = rounds >= timeouts.hold_rounds and monotonic() - since >= timeouts.hold
-        if held and (monotonic() >= deadline or not any(_is_awaited(examiner, t) for t in holding)):
-            break
+        if held:
+            remarks = _remarks(examiner, holding)
+            if monotonic() >= deadline or not any(_is_awaited(t, remarks) for t in holding):
+                break
         findings = examiner.round(holding)
         rounds += 1
         overdue = monotonic() >= deadline
@@ -121,7 +124,7 @@ def hold(examiner: Examiner, trials: Sequence[Trial], since: float) -> None:
     for trial in holding:
         trial.held = True
         _attribute(trial)
-        _look_up_remarks(examiner, trial)
+        _look_up_remarks(trial, remarks)
 
 
 def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
@@ -132,25 +135,26 @@ def _compare(trial: Trial, twin: Sequence[Finding]) -> None:
         trial.control = "twin"
 
 
-def _is_awaited(examiner: Examiner, trial: Trial) -> bool:
+def _remarks(examiner: Examiner, trials: Sequence[Trial]) -> Mapping[str, frozenset[str]]:
+    """Return by nonce what was logged of the last requests of rows that ask for it; nothing once events were lost."""
+    nonces = [f.observation.nonce for t in trials if t.row.logged is not None for f in t.deciding]
+    return (examiner.cluster.remarks(nonces) or {}) if nonces else {}
+
+
+def _is_awaited(trial: Trial, remarks: Mapping[str, frozenset[str]]) -> bool:
     """Return whether a log has yet to tell what denied a row's last requests, or what would have."""
     if trial.row.named:
         return any(f.cause is None for f in trial.deciding)
-    return trial.row.logged is not None and any(remark is None for remark in _remarks(examiner, trial))
+    return trial.row.logged is not None and any(f.observation.nonce not in remarks for f in trial.deciding)
 
 
-def _remarks(examiner: Examiner, trial: Trial) -> list[frozenset[str] | None]:
-    """Return what was logged of each of a row's last requests, None where no log knows it or events were lost."""
-    found = examiner.cluster.remarks([f.observation.nonce for f in trial.deciding])
-    return [None if found is None else found.get(f.observation.nonce) for f in trial.deciding]
-
-
-def _look_up_remarks(examiner: Examiner, trial: Trial) -> None:
+def _look_up_remarks(trial: Trial, remarks: Mapping[str, frozenset[str]]) -> None:
     """Demand that of a request which passed exactly what the row says was logged."""
     wanted = trial.row.logged
     if wanted is None:
         return
-    for finding, found in zip(trial.deciding, _remarks(examiner, trial), strict=True):
+    for finding in trial.deciding:
+        found = remarks.get(finding.observation.nonce)
         if found is None:
             trial.blame("INCONCLUSIVE", "no log knows the request, or events were lost", [finding])
         elif found != wanted:
