@@ -7,22 +7,22 @@ Reading either is left to its own module; the CNI's log is opened when there is 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ztconform.evidence import Cause, Observation
+from ztconform.evidence import Cause
 from ztconform.kube.causes import causes
 from ztconform.kube.client import Connection
 from ztconform.kube.meshing import Meshing
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Drop, FlowLog, Journey
-from ztconform.kube.proxylog import unlogged
-from ztconform.model import Attempt, Ref
+from ztconform.kube.profile import Drop, FlowLog, Journey, Probes
+from ztconform.kube.proxylog import address, unlogged
+from ztconform.model import Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """Hold probes of a round, by nonce, and the case that they were sent in."""
 
-    sent: Mapping[str, tuple[Attempt, Observation]]
+    sent: Probes
     pods: Mapping[Ref, KubePod]
     policies: Policies
     meshing: Meshing | None
@@ -42,7 +42,7 @@ class Asked:
                     targets=tuple(pod for pod in servers if pod is not None),
                     port=attempt.probe.port,
                     transport=attempt.probe.transport,
-                    packet=_packet(observation),
+                    packet=address(observation.source),
                     since=self.since,
                 )
 
@@ -100,9 +100,3 @@ class Accusing:
 
 def _causes(flows: FlowLog, drops: Sequence[Drop], asked: Asked) -> list[Cause]:
     return causes(drops, asked.pods.values(), asked.policies.selecting, asked.policies.said, source=flows.name)
-
-
-def _packet(observation: Observation) -> tuple[str, int] | None:
-    """Return by which packets a probe is known: a Service's address is no longer the target's when a policy sees them."""
-    source = observation.source.split()
-    return (source[0], int(source[1])) if len(source) == 2 else None

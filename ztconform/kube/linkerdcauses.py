@@ -8,16 +8,16 @@ was the lack of an identity that the Server refused, or who it was, its own acce
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ztconform.evidence import Cause, Observation
+from ztconform.evidence import Cause
 from ztconform.kube.meshcauses import refusals, sent_by
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Journey
+from ztconform.kube.profile import Journey, Probes
 from ztconform.kube.proxylog import ProxyLogs, Sent, address
 from ztconform.mesh.linkerdlog import Line
-from ztconform.model import Attempt, Ref
+from ztconform.model import Ref
 
-AUTHENTICATED = frozenset({"all-authenticated", "cluster-authenticated"})  # access policies that ask for any identity
+_AUTHENTICATED = frozenset({"all-authenticated", "cluster-authenticated"})  # access policies that ask for any identity
 # How a proxy refuses: where no route is found, and a call by gRPC, whose own status is in its trailers, too.
 _REFUSALS = frozenset({403, 404, 200})
 
@@ -43,16 +43,12 @@ class Witness:
         self._policies = policies
         self._default = default
 
-    def causes(
-        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
-    ) -> tuple[list[Cause], list[Journey]]:
+    def causes(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
         words, lost = refusals(self._logs, sent, pods, since)
         return [self._cause(nonce, word.denied, pods) for nonce, word in words.items() if word.denied is not None], lost
 
-    def remarks(
-        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
-    ) -> Mapping[str, frozenset[str]]:
+    def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
         asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
         words = self._logs.words(asked, since)
@@ -72,7 +68,7 @@ class Witness:
             access = str(self._policies.spec("Server", server).get("accessPolicy") or "deny")
         return Cause(
             nonce=nonce,
-            layer="mtls" if not line.authenticated and access in AUTHENTICATED else "l7",
+            layer="mtls" if not line.authenticated and access in _AUTHENTICATED else "l7",
             policies=policies,
             explicit=False,
             direction="",

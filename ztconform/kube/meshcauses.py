@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ztconform.evidence import Cause, Observation
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
-from ztconform.kube.profile import Journey
+from ztconform.kube.profile import Journey, Probes
 from ztconform.kube.proxylog import E, ProxyLogs, Sent, W, Word, unlogged
 from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
@@ -27,16 +27,12 @@ class Witness:
         self._policies = policies
         self._root = root
 
-    def causes(
-        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
-    ) -> tuple[list[Cause], list[Journey]]:
+    def causes(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
         words, lost = refusals(self._logs, sent, pods, since)
         return [self._cause(w.denial, pods) for w in words.values() if w.denial is not None], lost
 
-    def remarks(
-        self, sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
-    ) -> Mapping[str, frozenset[str]]:
+    def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
         asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
         words = self._logs.words(asked, since)
@@ -81,12 +77,16 @@ def _would_deny(entry: Entry) -> str | None:
 
 
 def refusals(
-    logs: ProxyLogs[E, W], sent: Mapping[str, tuple[Attempt, Observation]], pods: Mapping[Ref, KubePod], since: float
+    logs: ProxyLogs[E, W], sent: Probes, pods: Mapping[Ref, KubePod], since: float
 ) -> tuple[Mapping[str, W], list[Journey]]:
     """Return what the logs tell of these by nonce, and where the clients' own proxies tried to connect and could not."""
     asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
     words = logs.words(asked, since) if asked else {}
-    return words, [journey(one, since) for one in asked if one.client and words[one.observation.nonce].unreached]
+    lost = [one for one in asked if one.client and words[one.observation.nonce].unreached]
+    return words, [
+        Journey(nonce=one.observation.nonce, source=one.client, targets=one.servers, port=one.attempt.probe.port, since=since)
+        for one in lost
+    ]
 
 
 def sent_by(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:
@@ -97,10 +97,3 @@ def sent_by(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubeP
     if attempt.probe.transport != "TCP" or not (servers or captured):
         return None
     return Sent(attempt=attempt, observation=observation, client=source if captured else None, servers=servers)
-
-
-def journey(sent: Sent, since: float) -> Journey:
-    """Return between which pods a captured client's proxy tried to connect."""
-    return Journey(
-        nonce=sent.observation.nonce, source=sent.client, targets=sent.servers, port=sent.attempt.probe.port, since=since
-    )

@@ -168,7 +168,6 @@ class DockerOutside:
         outsiders = [pod for pod in outsiders if pod.ref != THIS]
         for pod in outsiders:
             self._led.pop(pod.real.name, None)
-        for pod in outsiders:
             fixed = self._routes.pop(pod.ref, None)
             for node in self._nodes.addresses if fixed else ():
                 docker.run(["exec", node, "ip", "route", "del", f"{fixed}/32"], within=_START)

@@ -66,16 +66,16 @@ class FlowLog(Protocol):
 Audit = Callable[[Connection, Mapping[Ref, str], bool], None]
 
 
-Sent = Mapping[str, tuple[Attempt, Observation]]  # by nonce
+Probes = Mapping[str, tuple[Attempt, Observation]]  # of a round, by nonce
 
 
 class Witness(Protocol):
     """Speak for a mesh's proxies in one case."""
 
-    def causes(self, sent: Sent, pods: Mapping[Ref, KubePod], since: float) -> tuple[list[Cause], list[Journey]]:
+    def causes(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> tuple[list[Cause], list[Journey]]:
         """Return who refused these, and of those whom their client's own proxy could not send, where it tried to connect."""
 
-    def remarks(self, sent: Sent, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
+    def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
 
 

@@ -74,10 +74,11 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
     from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
     from ztconform.kube.proxylog import ProxyLogs, word  # noqa: PLC0415 - likewise
 
+    root = str(config.get("rootNamespace") or namespace)
     return Mesh(
         name="Istio",
         trust_domain=str(config.get("trustDomain") or "cluster.local"),
-        root_namespace=str(config.get("rootNamespace") or namespace),
+        root_namespace=root,
         namespace_labels={"istio.io/rev": revision} if revision else {"istio-injection": "enabled"},
         meshed_labels={"sidecar.istio.io/inject": "true"},
         bare_labels={"sidecar.istio.io/inject": "false"},
@@ -88,9 +89,7 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
         # istio-init wants NET_ADMIN and NET_RAW, which no level but this admits.
         pod_security="restricted" if cni else "privileged",
         objects=objects if config.get("accessLogFile") else with_log,
-        witness=lambda resources, policies: Witness(
-            ProxyLogs(resources, PROXY, istiolog.read, word), policies, str(config.get("rootNamespace") or namespace)
-        ),
+        witness=lambda resources, policies: Witness(ProxyLogs(resources, PROXY, istiolog.read, word), policies, root),
         request_id=not istiolog.is_ours(config),
         unlogged=istiolog.unlogged(config),
     )

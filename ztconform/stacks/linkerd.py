@@ -102,7 +102,7 @@ class Linkerd(Overlay):
         one = _destination(connection)
         namespace = one.namespace if one else NAMESPACE
         config = installed(inventory.config_map(connection, namespace, "linkerd-config") or {})
-        mesh = linkerdmesh.mesh(config, namespace=namespace)
+        mesh = linkerdmesh.mesh(config)
         return Findings(
             dialects=("linkerd",),
             features=linkerdmesh.features(),

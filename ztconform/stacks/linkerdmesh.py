@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ztconform.errors import UsageError
 from ztconform.mesh import linkerdlog
+from ztconform.stacks.istiomesh import NOT_DRIVEN
 
 if TYPE_CHECKING:
     from ztconform.kube.profile import Mesh
@@ -30,8 +31,8 @@ _ANNOTATIONS: Mapping[str, str] = {
 _IDENTITY = re.compile(r"(?P<account>.+)\.(?P<namespace>[^.]+)\.serviceaccount\.identity\.(?P<control>[^.]+)\.(?P<domain>.+)")
 
 
-def mesh(config: Mapping[str, Any], *, namespace: str) -> "Mesh":
-    """Return the mesh of a Linkerd that was installed with these values, its control plane being in a namespace."""
+def mesh(config: Mapping[str, Any]) -> "Mesh":
+    """Return the mesh of a Linkerd that was installed with these values."""
     from ztconform.kube.linkerdcauses import Witness, word  # noqa: PLC0415 - the extra may be missing
     from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
     from ztconform.kube.proxylog import ProxyLogs  # noqa: PLC0415 - likewise
@@ -72,7 +73,7 @@ def features() -> Mapping[str, str]:
         "dotted-accounts": "Linkerd gives an account no identity whose name is no DNS label, and so its pods never become ready",
         "identity-pinning": "to Linkerd a server is who its pod is, whichever Service leads there: nobody can pin another",
         "plaintext-by-address": "Linkerd's proxy speaks mutual TLS also to a pod that is called by its address",
-        "svid-rotation": "the renewal of identities is not driven on real clusters yet",
+        "svid-rotation": NOT_DRIVEN,
         "authorization-audit": "",
         "authorization-dry-run": "Linkerd has no dry runs; it has audit policies",
         "egress-gateway": "Linkerd has no egress gateway",
