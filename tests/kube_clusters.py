@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the tests of real clusters get one: made of what ZTC_TEST_* variables name; without any, of what ztconform pins."""
 
+import json
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, sleep
@@ -132,6 +133,17 @@ def ztconform(*arguments: str, timeout: float = 600, **environment: str) -> subp
     command = [sys.executable, "-m", "ztconform.cli", *arguments]
     variables = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=variables, cwd=ROOT)
+
+
+def outcomes(ready: Ready, requirements: Sequence[str], folder: Path, *options: str) -> tuple[dict[str, str], str]:
+    """Run requirements as a user does on a cluster that is there; return what each came to, and the end of the output."""
+    chosen = [word for name in requirements for word in ("--requirement", name)]
+    existing = ["--stack", ready.stack.name, "--context", ready.context, "--report", str(folder)]
+    own = there_options(ready.settings)
+    run = ztconform("run", *existing, *chosen, "--", *options, *own, timeout=3000, KUBECONFIG=str(ready.kubeconfig))
+    told = json.loads((folder / "conformance.json").read_text(encoding="utf-8"))
+    found = {one["id"]: one["outcome"] for one in told["requirements"] if one["outcome"] != "NOT_RUN"}
+    return found, run.stdout[-4000:]
 
 
 def provide(name: str, settings: Settings) -> Iterator[Ready]:

@@ -5,13 +5,12 @@ ZTC_TEST_CALICO_CRDS_CHART and ZTC_TEST_CALICO_CHART name folders or archives of
 file of values, ZTC_TEST_CALICO_IMAGES a folder with archives of what they pull. What the others say is in `kube_clusters`.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kube_clusters import Ready, given, path, provide, settings_of, there_options, ztconform
+from kube_clusters import Ready, given, outcomes, path, provide, settings_of
 
 from ztconform import allowed, denied, proof, scenario, step
 from ztconform.evidence import RowResult
@@ -85,16 +84,8 @@ def of(results: dict[str, RowResult], start: str, end: str = "") -> RowResult:
 
 
 def test_every_requirement_of_calico_is_proved(calico: Ready, tmp_path: Path) -> None:
-    chosen = [word for name in REQUIREMENTS for word in ("--requirement", name)]
-    existing = ["--context", calico.context, "--report", str(tmp_path)]
-    run = ztconform(
-        *("run", "--stack", STACK, *existing, *chosen, "--", "--ztc-outsider=docker:kind", *there_options(calico.settings)),
-        timeout=3000,
-        KUBECONFIG=str(calico.kubeconfig),
-    )
-    told = json.loads((tmp_path / "conformance.json").read_text(encoding="utf-8"))
-    outcomes = {one["id"]: one["outcome"] for one in told["requirements"] if one["outcome"] != "NOT_RUN"}
-    assert dict.fromkeys(REQUIREMENTS, "PROVED") == outcomes, run.stdout[-4000:]
+    found, said = outcomes(calico, REQUIREMENTS, tmp_path, "--ztc-outsider=docker:kind")
+    assert dict.fromkeys(REQUIREMENTS, "PROVED") == found, said
 
 
 def test_a_rule_that_denies_and_is_gone_is_missed(cluster: KubeCluster) -> None:

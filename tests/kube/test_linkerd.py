@@ -5,13 +5,12 @@ ZTC_TEST_LINKERD_CRDS_CHART, ZTC_TEST_LINKERD_CONTROL_PLANE_CHART and ZTC_TEST_L
 charts, ZTC_TEST_LINKERD_IMAGES a folder with archives of what they pull. What the other variables say is in `kube_clusters`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kube_clusters import Ready, given, path, provide, settings_of, there_options, ztconform
+from kube_clusters import Ready, given, outcomes, path, provide, settings_of
 
 from ztconform import proof
 from ztconform.kube.cluster import KubeCluster
@@ -53,16 +52,8 @@ def cluster(meshed: Ready) -> Iterator[KubeCluster]:
 
 
 def test_every_requirement_of_linkerd_is_proved(meshed: Ready, tmp_path: Path) -> None:
-    chosen = [word for name in REQUIREMENTS for word in ("--requirement", name)]
-    existing = ["--context", meshed.context, "--report", str(tmp_path)]
-    run = ztconform(
-        *("run", "--stack", STACK, *existing, *chosen, "--", *there_options(meshed.settings)),
-        timeout=3000,
-        KUBECONFIG=str(meshed.kubeconfig),
-    )
-    told = json.loads((tmp_path / "conformance.json").read_text(encoding="utf-8"))
-    outcomes = {one["id"]: one["outcome"] for one in told["requirements"] if one["outcome"] != "NOT_RUN"}
-    assert dict.fromkeys(REQUIREMENTS, "PROVED") == outcomes, run.stdout[-4000:]
+    found, said = outcomes(meshed, REQUIREMENTS, tmp_path)
+    assert dict.fromkeys(REQUIREMENTS, "PROVED") == found, said
 
 
 def test_the_canary_sees_a_server_that_lets_everybody_in(cluster: KubeCluster) -> None:

@@ -8,20 +8,11 @@ from collections.abc import Mapping
 from ztconform.cluster import Facts, Resolver
 from ztconform.lab.mesh.control import lacking
 from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
+from ztconform.mesh import sidecar
 from ztconform.timeouts import LAB, LAB_SPIRE
 
 _OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
-_OF_THE_MESH = (
-    "mtls",
-    "l7-authz",
-    "identity",
-    "identity-pinning",
-    "dotted-accounts",
-    "client-tls",
-    "plaintext-by-address",
-    "svid-rotation",
-    "authorization-dry-run",
-)
+_OF_THE_MESH = (*sidecar.FEATURES, "svid-rotation")
 _LACKING = {
     "authorization-audit": "the lab's mesh speaks Istio's policies, which have no audit; they have dry runs",
     "audit-mode": "the lab's packet filter drops what a policy denies, or nothing: it audits no pod",

@@ -7,6 +7,12 @@ Which TLS alert counts is left to each: the lab logs its own, Istio's proxies do
 from ztconform.evidence import Signature
 from ztconform.model import Kind, Layer, Stage
 
+# What a mesh of such sidecars, whose log can be read, lets be proved: in the lab as with Istio.
+FEATURES = (
+    *("mtls", "l7-authz", "identity", "identity-pinning", "dotted-accounts"),
+    *("client-tls", "plaintext-by-address", "authorization-dry-run"),
+)
+
 HTTP: frozenset[Kind] = frozenset({"http", "http2", "websocket"})
 GRPC: frozenset[Kind] = frozenset({"grpc"})
 TCP: frozenset[Kind] = frozenset({"tcp", "tls", *GRPC, *HTTP})

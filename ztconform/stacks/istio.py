@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ztconform.mesh import sidecar
 from ztconform.settings import Settings
 from ztconform.stacks import charts, gatewayapi, istiomesh, meshsignatures
 from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
@@ -122,11 +123,7 @@ class Istio(Overlay):
 
 def features(*, ambient: bool) -> Mapping[str, str]:
     """Return what Istio adds, or why not, as far as that can be said before it runs."""
-    names = (
-        *("mtls", "l7-authz", "identity", "identity-pinning", "dotted-accounts"),
-        *("client-tls", "plaintext-by-address", "authorization-dry-run"),
-    )
-    proved = dict.fromkeys(names, NOT_YET if ambient else "")
+    proved = dict.fromkeys(sidecar.FEATURES, NOT_YET if ambient else "")
     return {
         **proved,
         "svid-rotation": istiomesh.NOT_DRIVEN,

@@ -169,13 +169,7 @@ def features(mesh: "Mesh") -> Mapping[str, str]:
     """Return what a ready mesh of sidecars adds to what a stack can prove, each with "" or the reason why not."""
     dry_run = "Istio's default log format leaves out what a dry run would deny: set MeshConfig.accessLogFormat as our stacks do"
     return {
-        "mtls": mesh.unlogged,
-        "l7-authz": mesh.unlogged,
-        "client-tls": mesh.unlogged,
-        "identity": mesh.unlogged,
-        "identity-pinning": mesh.unlogged,
-        "dotted-accounts": mesh.unlogged,
-        "plaintext-by-address": mesh.unlogged,
+        **dict.fromkeys(sidecar.FEATURES, mesh.unlogged),
         "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
         "svid-rotation": NOT_DRIVEN,
     }
