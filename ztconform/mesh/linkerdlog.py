@@ -5,13 +5,12 @@ Fields are those of linkerd2-proxy: linkerd/http/access-log, app/inbound/src/pol
 A request is known in the access log by its x-request-id; why it was refused stands in other lines, by the client's address.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ztconform.mesh.logentry import Address, plain
+from ztconform.mesh.logentry import Address, address, parsed, plain
 from ztconform.model import Ref
 
 ANNOTATIONS: Mapping[str, str] = {"config.linkerd.io/proxy-log-format": "json", "config.linkerd.io/access-log": "json"}
@@ -56,11 +55,8 @@ class Line:
 
 def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Line | None:
     """Return what a line says, None where it is none that tells of a request or a connection: never an exception."""
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(said, dict):
+    said = parsed(line)
+    if said is None:
         return None
     return _of_access(said, pod) if "client.addr" in said else _of_event(said, pod)
 
@@ -70,7 +66,7 @@ def _of_access(said: Mapping[str, Any], pod: Ref) -> Line | None:
     return Line(
         what="served",
         pod=pod,
-        client=_address(said.get("client.addr")),
+        client=address(said.get("client.addr")),
         nonce=str(said.get("trace_id") or ""),
         path=_path(said.get("uri")),
         status=int(status) if status.isdigit() else 0,
@@ -94,13 +90,13 @@ def _of_event(said: Mapping[str, Any], pod: Ref) -> Line | None:
         ours = fields.get("server.kind") == "server"
         return Line(
             what=_VERDICTS[message],
-            client=_address(fields.get("client") or fields.get("client.ip")),
+            client=address(fields.get("client")) or _host(fields.get("client.ip")),
             authenticated="client_id: Some" in tls,
             server=str(fields.get("server.name") or "") if ours else "",
             **known,
         )
     if message.endswith("request failed"):
-        client = _address(around.get("client.addr"))
+        client = address(around.get("client.addr"))
         return Line(what="failed", client=client, path=_path(fields.get("path")), error=str(fields.get("error") or ""), **known)
     return None
 
@@ -115,12 +111,8 @@ def _number(value: object) -> int:
     return int(value) if isinstance(value, (int, str)) and str(value).isdigit() else 0
 
 
-def _address(value: object) -> Address | None:
-    text = value if isinstance(value, str) else ""
-    host, colon, port = text.rpartition(":")
+def _host(value: object) -> Address | None:
     try:
-        if colon and port.isdigit() and (host.startswith("[") or ":" not in host):
-            return plain(host.strip("[]")), int(port)
-        return plain(text.strip("[]")), 0
+        return plain(str(value)), 0
     except ValueError:
         return None

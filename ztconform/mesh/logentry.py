@@ -80,11 +80,17 @@ class Entry:
 
 def read(line: bytes) -> Entry | None:
     """Return what a line says, or None for what is no entry: never an exception, whatever the bytes."""
+    said = parsed(line)
+    return None if said is None else entry(said)
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the object that a line is in JSON, or None for any other: never an exception, whatever the bytes."""
     try:
         said = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry(said) if isinstance(said, dict) else None
+    return said if isinstance(said, dict) else None
 
 
 def entry(said: Mapping[str, Any]) -> Entry | None:
@@ -93,7 +99,7 @@ def entry(said: Mapping[str, Any]) -> Entry | None:
     namespace, _, name = _text(said.get("pod")).partition("/")
     if not (isinstance(side, str) and side in _SIDES and math.isfinite(start) and namespace and name):
         return None
-    read: dict[str, Any] = {key: (_address if key in _ADDRESSES else _text)(said.get(key)) for key in FORMAT.keys() - _OTHERS}
+    read: dict[str, Any] = {key: (address if key in _ADDRESSES else _text)(said.get(key)) for key in FORMAT.keys() - _OTHERS}
     shadows = (*_shadows(said.get("http_rbac")), *_shadows(said.get("tcp_rbac")))
     return Entry(side=cast(Side, side), pod=Ref(namespace, name), start=start, shadows=tuple(sorted(shadows)), **read)
 
@@ -119,7 +125,8 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _address(value: object) -> Address | None:
+def address(value: object) -> Address | None:
+    """Return what "host:port" says, an IPv6 host in brackets; None for anything else."""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     try:
         return (plain(host.removeprefix("[").removesuffix("]")), int(port)) if port.isascii() and port.isdigit() else None

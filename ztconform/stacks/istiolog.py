@@ -67,11 +67,8 @@ def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | None:
 
 
 def _of_json(line: bytes) -> dict[str, Any] | None:
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return said if isinstance(said, dict) and "start" in said else None
+    said = logentry.parsed(line)
+    return said if said is not None and "start" in said else None
 
 
 def _of_text(line: bytes) -> dict[str, Any] | None:
