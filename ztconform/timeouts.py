@@ -15,6 +15,7 @@ class Timeouts:
     hold_rounds: int  # in at least so many consecutive rounds, the one that showed convergence included
     spacing: float  # between two probes of one denied row in the open-loop stream
     stream_rate: float  # probes per second over all denied rows; more rows than that widen the spacing
+    relabelled: float = 0.0  # on top of `converge` where a step changes labels, which a CNI may be slow to act on by design
 
 
 # Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
@@ -24,13 +25,18 @@ LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, s
 # probe that shows an SVID asks for it first, so that there are fewer.
 LAB_SPIRE = replace(LAB, converge=15.0, spacing=0.05, stream_rate=100)
 
-# As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, a changed label
-# of a pod within 5 s and, on a busy machine, 20 s (seen with Cilium 1.19).
+# As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, on a busy
+# machine 20 s; what a CNI waits on purpose when labels change comes on top of that.
 KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)
 
 _AFTER = 1.0  # seconds that a proxy's answer has on top of the proxy's own patience
 
 
-def behind_proxy(patience: float) -> Timeouts:
-    """Return a cluster's timeouts where a client's own proxy shows a denial only after so many seconds."""
-    return replace(KUBERNETES, denied=max(KUBERNETES.denied, patience + _AFTER))
+def of_cluster(*, relabelled: float, patience: float | None) -> Timeouts:
+    """Return a cluster's timeouts.
+
+    `relabelled`: the seconds by which its CNI delays changed labels. `patience`: those after which a client's own proxy shows
+    a denial, None where there is no proxy.
+    """
+    denied = KUBERNETES.denied if patience is None else max(KUBERNETES.denied, patience + _AFTER)
+    return replace(KUBERNETES, denied=denied, relabelled=relabelled)

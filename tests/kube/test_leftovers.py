@@ -23,7 +23,7 @@ def started(cluster: Ready, *options: str) -> subprocess.Popen[str]:
 
 
 def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300  # a machine that is busy has needed more than 120 s to come this far
     while not seen():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

@@ -174,9 +174,10 @@ def test_what_is_laid_over_a_cni_speaks_before_the_cnis_own_dialect(
 
 
 def test_a_probe_behind_a_proxy_waits_until_the_proxy_gives_up() -> None:
-    assert timeouts.KUBERNETES == timeouts.behind_proxy(0.0)
-    assert 4.5 == timeouts.behind_proxy(3.5).denied
-    assert timeouts.KUBERNETES.allowed == timeouts.behind_proxy(3.5).allowed
+    assert timeouts.KUBERNETES == timeouts.of_cluster(relabelled=0.0, patience=None)
+    assert timeouts.KUBERNETES == timeouts.of_cluster(relabelled=0.0, patience=0.0)
+    assert 4.5 == timeouts.of_cluster(relabelled=0.0, patience=3.5).denied
+    assert timeouts.KUBERNETES.allowed == timeouts.of_cluster(relabelled=0.0, patience=3.5).allowed
 
 
 def test_interplay_leaves_a_cni_without_a_mesh_alone() -> None:

@@ -44,10 +44,10 @@ class Scripted:
         }
 
 
-def converged(examiner: Scripted, *names: str) -> dict[str, Any]:
+def converged(examiner: Scripted, *names: str, more: float = 0.0) -> dict[str, Any]:
     probe = Probe(source=Ref("t", "client"), target=Ref("t", "server"), port=80)
     trials = [Trial(row=Row(id=name, probe=probe, want="denied", by=frozenset({"l34"})), step=0) for name in names]
-    phases.converge(examiner, trials)  # type: ignore[arg-type]  # as much of an examiner as it asks for
+    phases.converge(examiner, trials, more=more)  # type: ignore[arg-type]  # as much of an examiner as it asks for
     return {trial.row.id: trial.outcome for trial in trials}
 
 
@@ -59,6 +59,15 @@ def test_where_nothing_is_denied_nobody_waits_for_the_deadline() -> None:
 
 def test_a_row_that_takes_longer_is_waited_for_where_another_is_denied_already() -> None:
     assert {"a": None, "b": None} == converged(Scripted(a=[DENIED], b=[*[ALLOWED] * 20, DENIED]), "a", "b")
+
+
+def test_what_a_cni_delays_on_purpose_is_waited_for_on_top_of_the_deadline() -> None:
+    late = [*[ALLOWED] * 150, DENIED]  # 1.5 s at the least, and 0.6 s below
+    assert {"a": None, "b": "VIOLATED"} == converged(Scripted(a=[DENIED], b=late), "a", "b")
+    assert {"a": None, "b": None} == converged(Scripted(a=[DENIED], b=late), "a", "b", more=20.0)
+    alone = [*[ALLOWED] * 60, DENIED]
+    assert {"a": "VIOLATED"} == converged(Scripted(a=alone), "a")
+    assert {"a": None} == converged(Scripted(a=alone), "a", more=20.0)
 
 
 def test_a_round_that_proves_nothing_is_no_reason_to_give_up() -> None:

@@ -2,16 +2,22 @@
 """What a proof leaves out, and says so: rows that a cluster cannot play, nodes that were not tested, a CNI that enforces none."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ztconform.cluster import Facts, Resolver
 from ztconform.evidence import RowResult
 from ztconform.model import OUTSIDE, Case, Outcome, Port, Probe, Ref, Row, Step, Topology, Workload
 from ztconform.proof import complaint, untested
 from ztconform.proof.canary import canary
+from ztconform.proof.examiner import Examiner
 from ztconform.proof.plan import with_satellites, without_outsiders
 from ztconform.proof.protocol import _with_left_out
-from ztconform.stacks.cilium import SELECTED_BY, left_out
+from ztconform.stacks.cilium import SELECTED_BY
+from ztconform.stacks.ciliumidentity import left_out, relabelled
+from ztconform.timeouts import of_cluster
 
 SERVER, WORLD = Ref("shop", "server"), Ref(OUTSIDE, "world")
 
@@ -90,6 +96,30 @@ def test_a_node_that_was_left_out_is_named_and_red() -> None:
 )
 def test_labels_that_ciliums_identities_leave_out_are_named(filters: str, lost: list[str]) -> None:
     assert lost == left_out(filters, SELECTED_BY)
+
+
+@pytest.mark.parametrize(
+    ("config", "seconds"),
+    [
+        ({}, 35.0),
+        ({"identity-max-jitter": "1s"}, 6.0),
+        ({"identity-max-jitter": "1m30s", "identity-change-grace-period": "500ms"}, 90.5),
+        ({"identity-max-jitter": "0s", "identity-change-grace-period": "0"}, 0.0),
+    ],
+)
+def test_how_long_cilium_leaves_changed_labels_alone_is_read_from_its_settings(config: dict[str, str], seconds: float) -> None:
+    assert pytest.approx(seconds) == relabelled(config)
+
+
+def test_a_wait_that_is_bounded_by_its_caller_is_not_longer_for_labels() -> None:
+    slow = of_cluster(relabelled=35.0, patience=None)
+    resolver = Resolver(address="10.0.0.10", namespace="kube-system", labels={}, port=53)
+    facts = Facts(
+        stack="x", dialects=(), features={}, versions={}, signatures=(), timeouts=slow, resolver=resolver, nodes=("node",)
+    )
+    cluster: Any = SimpleNamespace(facts=lambda: facts)
+    assert 35.0 == Examiner(cluster).facts.timeouts.relabelled
+    assert (2.0, 0.0) == ((bounded := Examiner(cluster, 2.0).facts.timeouts).converge, bounded.relabelled)
 
 
 def test_a_workload_with_ports_is_a_server_of_the_canary_and_one_without_is_not() -> None:

@@ -131,6 +131,7 @@ class Profile:
     versions: Mapping[str, str]
     signatures: tuple[Signature, ...]
     patience: float = 0.0  # seconds until a meshed client shows a denial, where that is later than without a mesh
+    relabelled: float = 0.0  # seconds for which a changed label is not acted on, on purpose
     notes: tuple[str, ...] = ()
     kind: str = ""  # name of the kind cluster that it is, if it is one; its outsiders are containers beside the nodes
     flows: Callable[[Connection], FlowLog] | None = field(default=None)

@@ -27,7 +27,8 @@ class Examiner:
         converge = min(facts.timeouts.converge, patience or facts.timeouts.converge)
         self.cluster = cluster
         self.give_up = converge if give_up is None else min(give_up, converge)
-        self.facts: Facts = replace(facts, timeouts=replace(facts.timeouts, converge=converge))
+        relabelled = facts.timeouts.relabelled if patience is None else 0.0
+        self.facts: Facts = replace(facts, timeouts=replace(facts.timeouts, converge=converge, relabelled=relabelled))
         self.baseline: dict[Ref, Vital] = {}
         self._foreign: frozenset[str] | None = None
 

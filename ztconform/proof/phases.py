@@ -33,15 +33,15 @@ def closed(findings: Sequence[Finding]) -> str:
     return next((f.verdict.why for f in findings if f.verdict.kind != "ALLOWED"), "")
 
 
-def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watching] = ()) -> float:
+def converge(examiner: Examiner, trials: Sequence[Trial], watched: Sequence[Watching] = (), *, more: float = 0.0) -> float:
     """Poll until every row shows its expectation; those that do not within the deadline, sooner if nothing is denied, turn red.
 
-    Returns when the last round started: of the rows that converged, that was the first of
-    the rounds in which they hold.
+    `more` are seconds on top of the stack's deadline. Returns when the last round started: of the rows that converged, that
+    was the first of the rounds in which they hold.
     """
     timeouts = examiner.facts.timeouts
-    deadline, rounds = monotonic() + timeouts.converge, 0
-    give_up = monotonic() + examiner.give_up
+    deadline, rounds = monotonic() + timeouts.converge + more, 0
+    give_up = monotonic() + examiner.give_up + more
     denied = [t for t in trials if t.row.want == "denied"]
     started = monotonic()
     against: dict[str, tuple[Finding, ...]] = {}  # by row id: the last round that contradicts it

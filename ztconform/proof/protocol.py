@@ -148,7 +148,8 @@ class _Proof:
             with Watching(self.cluster, late, self.timeouts) as newcomers:
                 newcomers.mark()
                 self.notify("converge")
-                since = phases.converge(self.examiner, ready, (watching, newcomers))
+                more = self.timeouts.relabelled if step.relabel else 0.0
+                since = phases.converge(self.examiner, ready, (watching, newcomers), more=more)
                 self.notify("hold")
                 for stream in (watching, newcomers):
                     stream.halt(max(0.0, since + self.timeouts.hold - monotonic()))

@@ -4,7 +4,6 @@
 Its flow log is read by `ztconform.kube.hubble`. Settings are checked against the chart and sources of v1.19.6.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ztconform.errors import ClusterError
 from ztconform.settings import Settings
 from ztconform.stacks import charts, networkpolicy
 from ztconform.stacks.ciliumaudit import audit
+from ztconform.stacks.ciliumidentity import left_out, relabelled
 from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
 from ztconform.stacks.dual import NOT_PROBED
@@ -29,6 +29,7 @@ NAMESPACE = "kube-system"
 CRDS = ("ciliumnetworkpolicies.cilium.io", "ciliumidentities.cilium.io", "ciliumendpoints.cilium.io")
 
 # Two options leave room for a mesh: other CNI plugins may chain behind Cilium, and sockets are balanced for the host alone.
+# Agents of a small cluster need not spread their answers to a changed label of a namespace over 30 s.
 VALUES: Mapping[str, Any] = {
     "ipam": {"mode": "kubernetes"},
     "operator": {"replicas": 1},
@@ -36,6 +37,7 @@ VALUES: Mapping[str, Any] = {
     "hubble": {"relay": {"enabled": True}},
     "cni": {"exclusive": False},
     "socketLB": {"hostNamespaceOnly": True},
+    "extraConfig": {"identity-max-jitter": "1s"},
 }
 # An image that was loaded from an archive has a tag and no digest.
 NO_DIGESTS: Mapping[str, Any] = {
@@ -125,6 +127,7 @@ class Cilium:
             versions=versions(agent.images[0] if agent else "", config),
             signatures=networkpolicy.SIGNATURES,
             notes=notes(config),
+            relabelled=relabelled(config),
             flows=_flows if _on(config, "enable-hubble") else None,
             audit=audit,
         )
@@ -172,22 +175,6 @@ def options(config: Mapping[str, str]) -> frozenset[str]:
         "wireguard": encryption(config) == "wireguard",
     }
     return frozenset(option for option, there in on.items() if there)
-
-
-def left_out(filters: str, keys: Sequence[str]) -> list[str]:
-    """Return which label keys a filter of Cilium keeps out of identities.
-
-    A filter is a list of regular expressions that begin a label, "!" in front of one that excludes; with one that includes, all
-    else is left out (https://docs.cilium.io/en/v1.19/operations/performance/scalability/identity-relevant-labels/).
-    """
-    words = [word.removeprefix("k8s:") for word in filters.split()]
-    excluding = [word[1:].removeprefix("k8s:") for word in words if word.startswith("!")]
-    including = [word for word in words if not word.startswith("!")]
-    return [
-        key
-        for key in keys
-        if any(re.match(word, key) for word in excluding) or (including and not any(re.match(word, key) for word in including))
-    ]
 
 
 def features(config: Mapping[str, str]) -> Mapping[str, str]:
@@ -241,6 +228,7 @@ def versions(image: str, config: Mapping[str, str]) -> Mapping[str, str]:
         "cilium routing": routing,
         "cilium encryption": encryption(config),
         "cilium kube-proxy replacement": config.get("kube-proxy-replacement") or "unknown",
+        "cilium acts on changed labels": f"within {relabelled(config):g} s of its own choice",
     }
 
 

@@ -82,6 +82,7 @@ class Findings:
     versions: Mapping[str, str] = field(default_factory=dict)  # facts for the report, versions and modes
     signatures: tuple[Signature, ...] = ()
     patience: float = 0.0  # seconds until a meshed client shows a denial, where that is later than without a mesh
+    relabelled: float = 0.0  # seconds for which a changed label is not acted on, on purpose
     notes: tuple[str, ...] = ()  # what a reader must know: an audit mode, a PERMISSIVE mesh default
     flows: "Callable[[Connection], FlowLog] | None" = None
     mesh: "Mesh | None" = None

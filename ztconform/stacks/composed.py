@@ -92,6 +92,7 @@ class ComposedStack(KubernetesStack):
             versions={"kubernetes": inventory.kubernetes_version(connection), **_merged(one.versions for one in told)},
             signatures=_each(signature for one in told for signature in one.signatures),
             patience=max(one.patience for one in told),
+            relabelled=max(one.relabelled for one in told),
             notes=tuple(note for one in told for note in one.notes),
             kind=kind,
             flows=next((one.flows for one in told if one.flows is not None), None),
