@@ -58,6 +58,17 @@ def run(args: Sequence[str], within: float = CALL) -> str:
     return done.out.removesuffix("\n")
 
 
+def runs(container: str) -> bool:
+    """Return whether a container that is there runs; raises ClusterError."""
+    return run(["inspect", "--format", "{{.State.Running}}", container]) == "true"
+
+
+def last_words(container: str) -> str:
+    """Return the line of a container's log that says what went wrong, or ""; raises ClusterError."""
+    done = command.run([_program(), "logs", "--tail", "20", container], within=CALL)
+    return command.complaint(f"{done.out}\n{done.err}")
+
+
 def _program() -> str:
     found = shutil.which("docker")
     if found is None:

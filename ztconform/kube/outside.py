@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
+
 from ztconform.errors import ClusterError, UsageError
 from ztconform.kube import agentpyz, docker, liveness, objects
 from ztconform.kube.labels import Labels
@@ -28,6 +30,7 @@ from ztconform.settings import Settings
 THIS = Ref(OUTSIDE, TEST_HOST)
 NETWORK = "kind"  # on which kind puts its nodes
 _START = 60.0  # seconds: an image may have to be pulled
+_AGAIN = 0.2  # seconds before an agent that does not answer yet is asked again
 
 
 class Outside(Protocol):
@@ -113,11 +116,20 @@ class DockerOutside:
             (packed / agentpyz.NAME).write_bytes(agentpyz.pack())
             docker.run(["cp", str(packed), f"{name}:/"], within=_START)
         docker.run(["start", name], within=_START)
+        try:
+            return self._ready(name, workload)
+        except ClusterError:
+            if docker.runs(name):
+                raise
+            raise ClusterError(f"the outsider {name} has ended: {docker.last_words(name) or 'it does not say why'}") from None
+
+    def _ready(self, name: str, workload: Workload) -> KubePod:
         found = json.loads(docker.run(["inspect", name], within=_START))[0]
         address = str(found["NetworkSettings"]["Networks"][self._network]["IPAddress"])
         if not address:
             raise ClusterError(f"the outsider {name} has no address on docker's network {self._network}")
         self._connect(name, address, workload)
+        self._await_agent(name, workload)
         own = (workload.fixed_address,) if workload.fixed_address else ()
         return self._named(workload, own or (address,))
 
@@ -153,6 +165,17 @@ class DockerOutside:
     def _configure(self, name: str, lines: Sequence[str]) -> None:
         inside = ["run", "--rm", "--network", f"container:{name}", "--cap-add", "NET_ADMIN", "--entrypoint", "sh"]
         docker.run([*inside, self._node_image, "-c", " && ".join(lines)], within=_START)
+
+    def _await_agent(self, name: str, workload: Workload) -> None:
+        """Wait until the agent takes orders: docker calls a container started before anything in it runs."""
+        orders = objects.orders_command(str(workload.ref), workload)  # with no input, it greets and ends
+        again = Retrying(
+            retry=retry_if_exception_type(ClusterError),
+            stop=lambda state: stop_before_delay(_START)(state) or not docker.runs(name),
+            wait=wait_fixed(_AGAIN),
+            reraise=True,
+        )
+        again(docker.run, ["exec", name, *orders], within=_START)
 
     def lead(self, outsiders: Iterable[KubePod], pods: Iterable[KubePod]) -> None:
         """Give outsiders a route to each pod that is not in its node's range: a CNI may give addresses by ranges of its own."""
