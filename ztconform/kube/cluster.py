@@ -299,7 +299,7 @@ class KubeCluster:
         self._case = self._deployment(names)
         root = self._mesh.root_namespace if self._mesh is not None else ""
         self._policies = Policies(self._resources, names, self._labels, self._kinds, root)
-        self._meshing = None if self._mesh is None else Meshing(self._mesh, self._resources, names, self._policies)
+        self._meshing = None if self._mesh is None else Meshing(self._mesh, self._resources, names, self._policies, self._nodes)
         certificates = None if self._meshing is None else self._meshing.certificates
         self._view = View(self._resources, names, self._labels, self._policies)
         dns = self._dns

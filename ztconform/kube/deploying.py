@@ -154,7 +154,7 @@ class Deployment:
                     return f"pod {missing[0]} is not there"
                 for name, pod in mine.items():
                     meshpods.demand_injection(found[name], pod.workload, self._mesh)
-                return next(filter(None, (pods.lacking(found[name]) for name in mine)), "")
+                return next(filter(None, (self._unready(found[name], pod) for name, pod in mine.items())), "")
 
             path = f"/api/v1/namespaces/{namespace}/pods"
             what = f"waiting for the pods in namespace {namespace}"
@@ -163,6 +163,9 @@ class Deployment:
                 identity = Identity(f"{path}/{name}", found[name]["metadata"]["uid"], f"pod {pod.real}")
                 ready[pod.ref] = replace(pod, addresses=pods.addresses(found[name]), identity=identity)
         return ready
+
+    def _unready(self, found: Mapping[str, Any], pod: KubePod) -> str:
+        return pods.lacking(found) or meshpods.demand_redirection(found, pod.workload, self._mesh)
 
     def pods_of(self, workload: Ref) -> list[KubePod]:
         """Return a workload's pods; raises UsageError if it has none."""
@@ -183,7 +186,8 @@ class Deployment:
     def end(self, workload: Ref) -> None:
         """End a workload's pods, and wait until they are gone; raises ClusterError."""
         ending = self.pods_of(workload)
-        thieves = [pod for (ref, account), pod in self.past.items() if account and ref in {pod.ref for pod in ending}]
+        whose, own = {pod.ref for pod in ending}, {pod.real for pod in ending}
+        thieves = [pod for (ref, _), pod in self.past.items() if ref in whose and pod.real not in own]
         for pod in (*ending, *thieves):
             if pod.identity is not None:
                 self._resources.delete(pod.identity)

@@ -95,8 +95,15 @@ class Maker:
         return [self._pod(workload, Ref(workload.ref.namespace, name), node, serves=serves) for name, node, serves in named]
 
     def thieves(self, pod: KubePod) -> list[tuple[str, Planned]]:
-        """Return the pods that hold other accounts' certificates for a pod's probes, each with the account, on the pod's node."""
+        """Return the pods that send in a pod's place, each with the account whose certificate it holds, on the pod's node.
+
+        Under "" it is one that shows none, where a pod cannot pass its own proxy.
+        """
         found = []
+        bare = meshpods.uncaptured(pod.workload, self.around.mesh)
+        if bare is not None:
+            ref = Ref(bare.ref.namespace, f"{pod.ref.name}-{meshpods.PAST}")
+            found.append(("", self._pod(bare, ref, pod.node or 0, serves=False)))
         for thief in meshpods.stolen(pod.workload):
             ref = Ref(thief.ref.namespace, f"{pod.ref.name}-as-{thief.service_account}")
             account = f"{thief.ref.namespace}/{thief.service_account}"
@@ -115,5 +122,7 @@ class Maker:
 
 
 def past(pod: KubePod) -> KubePod:
-    """Return the agent in a pod whose probes leave past its proxy."""
+    """Return the agent in a pod whose probes leave past its proxy: its own, where it has none."""
+    if not pod.workload.meshed:
+        return pod
     return replace(pod, ref=Ref(pod.ref.namespace, f"{pod.ref.name}/{meshpods.PAST}"), container=meshpods.PAST, serves=False)

@@ -77,14 +77,19 @@ def _would_deny(entry: Entry) -> str | None:
 
 
 def refusals(
-    logs: ProxyLogs[E, W], sent: Probes, pods: Mapping[Ref, KubePod], since: float
+    logs: ProxyLogs[E, W], sent: Probes, pods: Mapping[Ref, KubePod], since: float, *, port: int = 0
 ) -> tuple[Mapping[str, W], list[Journey]]:
-    """Return what the logs tell of these by nonce, and where the clients' own proxies tried to connect and could not."""
+    """Return what the logs tell of these by nonce, and where the clients' own proxies tried to connect and could not.
+
+    That was each probe's own port, unless one `port` is given to which all of them go.
+    """
     asked = [made for a, o in sent.values() if not unlogged(o) and (made := sent_by(a, o, pods)) is not None]
     words = logs.words(asked, since) if asked else {}
     lost = [one for one in asked if one.client and words[one.observation.nonce].unreached]
     return words, [
-        Journey(nonce=one.observation.nonce, source=one.client, targets=one.servers, port=one.attempt.probe.port, since=since)
+        Journey(
+            nonce=one.observation.nonce, source=one.client, targets=one.servers, port=port or one.attempt.probe.port, since=since
+        )
         for one in lost
     ]
 

@@ -8,6 +8,7 @@ from ztconform.evidence import Sighting
 from ztconform.kube.certificates import Certificates
 from ztconform.kube.identities import in_case
 from ztconform.kube.names import Names
+from ztconform.kube.nodes import Nodes
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Mesh, Witness
@@ -18,11 +19,11 @@ from ztconform.model import Attempt, Ref
 class Meshing:
     """Hold what is one case's own."""
 
-    def __init__(self, mesh: Mesh, resources: Resources, names: Names, policies: Policies) -> None:
+    def __init__(self, mesh: Mesh, resources: Resources, names: Names, policies: Policies, nodes: Nodes) -> None:
         self._mesh = mesh
         self._names = names
         self.certificates = Certificates(names, mesh.trust_domain)
-        self.witness: Witness = mesh.witness(resources, policies)
+        self.witness: Witness = mesh.witness(resources, policies, nodes.used)
 
     def said(self, log: Sequence[Sighting] | None) -> Sequence[Sighting] | None:
         """Return a server's log with every identity as the case says it."""

@@ -7,6 +7,7 @@ What a mesh asks for is told by its `Mesh`; whether its proxy was really added i
 import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from ztconform.errors import ClusterError
@@ -38,7 +39,7 @@ def fitted(pod: Object, workload: Workload, mesh: Mesh, past_command: list[str])
     if mesh.identity_header:
         *command, told = spec["containers"][0]["command"]
         spec["containers"][0]["command"] = [*command, json.dumps({**json.loads(told), "identity": mesh.identity_header})]
-    if not workload.past_proxy:
+    if not workload.past_proxy or not mesh.proxy:
         return pod
     past = deepcopy(spec["containers"][0])
     past |= {"name": PAST, "command": past_command, "ports": []}
@@ -68,6 +69,16 @@ def spoken(service: Object, workload: Workload, mesh: Mesh) -> Object:
     return {**service, "spec": {**service["spec"], "ports": ports}}
 
 
+def uncaptured(workload: Workload, mesh: Mesh | None) -> Workload | None:
+    """Return who sends past a node's proxy for a workload: a pod like its own that is left out of the mesh, and serves nothing.
+
+    In a captured pod nobody can, who may not change its network: a sidecar lets its own user pass, and ztunnel nobody.
+    """
+    if mesh is None or mesh.proxy or not (workload.meshed and workload.past_proxy):
+        return None
+    return replace(workload, meshed=False, past_proxy=())
+
+
 def stolen(workload: Workload) -> list[Workload]:
     """Return who holds the certificates of other accounts that a workload's probes show: pods that really run under them.
 
@@ -93,9 +104,22 @@ def area(namespace: str, real: str, domain: str, workloads: Iterable[Workload], 
     return Area(namespace=real, domain=domain, pinned=pinned)
 
 
+def demand_redirection(pod: Mapping[str, Any], workload: Workload, mesh: Mesh | None) -> str:
+    """Return what a pod lacks that its node's proxy is to capture; raises ClusterError for one that it should not."""
+    if mesh is None or mesh.proxy:
+        return ""
+    key, value = mesh.redirected
+    metadata = pod["metadata"]
+    captured = (metadata.get("annotations") or {}).get(key) == value
+    name = f"pod {metadata['namespace']}/{metadata['name']}"
+    if captured and not workload.meshed:
+        raise ClusterError(f"{name} is captured by {mesh.name}, although it is labelled not to be")
+    return "" if captured or not workload.meshed else f"{name} is not captured: {mesh.name}'s CNI plugin did not act"
+
+
 def demand_injection(pod: Mapping[str, Any], workload: Workload, mesh: Mesh | None) -> None:
     """Raise ClusterError where a pod has no proxy and should, or has one and should not."""
-    if mesh is None:
+    if mesh is None or not mesh.proxy:
         return
     spec, metadata = pod["spec"], pod["metadata"]
     names = {c["name"] for c in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]}

@@ -91,7 +91,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """Say how pods become part of a mesh of sidecars, how an attacker passes its own, and what the proxies tell."""
+    """Say how pods become part of a mesh, how an attacker passes its own proxy, and what the proxies tell."""
 
     name: str  # "Istio"
     trust_domain: str
@@ -103,11 +103,13 @@ class Mesh:
     # The annotations in place of these, by which a pod's proxy keeps its SVID in files of `SVID_FOLDER`; the SVID lives so many
     # seconds, 0 being the mesh's own choice.
     svid_annotations: Callable[[int], Mapping[str, str]]
-    proxy: str  # name of the container that injection adds
+    proxy: str  # name of the container that injection adds; "" where a node's proxy captures pods, and none is added
     proxy_uid: int  # what this user sends is not captured: by that an attacker passes its own proxy
     pod_security: str  # level that a namespace needs for what injection adds; our own containers are `restricted` anyway
     objects: Callable[[Area], tuple[Manifest, ...]]  # of ours in each such namespace
-    witness: Callable[[Resources, Policies], Witness]  # who speaks for the proxies in one case
+    # Who speaks for the proxies in one case; the names are those of the nodes that are used, as pods count them.
+    witness: Callable[[Resources, Policies, Sequence[str]], Witness]
+    redirected: tuple[str, str] = ("", "")  # the annotation of pods that a node's proxy captures
     app_protocols: Mapping[str, str] = field(  # what our ports speak, as a Service's appProtocol says it to the mesh
         default_factory=lambda: {"http": "http", "http2": "http2", "grpc": "grpc", "tcp": "tcp"}
     )

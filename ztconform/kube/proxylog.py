@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sidecars' access logs say of a round's probes: who refused them, and what was remarked on those that passed.
+"""What the proxies' access logs say of a round's probes: who refused them, and what was remarked on those that passed.
 
 The kubelet is asked for the lines since the round began, again and again until each probe is found or has had its time: Envoy
 writes its log once a second (Istio's agent asks for that, pkg/envoy/proxy.go). A request is found by its nonce; what was refused
@@ -8,7 +8,7 @@ proxy's entry. Clocks of nodes are not compared: only lines since the round bega
 had since then proves nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -29,6 +29,7 @@ from ztconform.model import Attempt, Ref
 _LATE = 4.0  # seconds: a second until Envoy writes, and as much as a busy node's kubelet may take
 _AGAIN = 0.25  # seconds between two looks
 _SIDE_BY_SIDE = 8
+_UNHEARD = (ApiException, urllib3.exceptions.HTTPError, ClusterError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,24 @@ class Word:
 _UNKNOWN = Word(known=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Name the container whose output is a proxy's log."""
+
+    namespace: str
+    pod: str
+    container: str
+
+
+# Where the logs of pods' proxies are, each with whose it is.
+Places = Callable[[Collection[KubePod]], Mapping[Place, Sequence[KubePod]]]
+
+
+def beside(container: str) -> Places:
+    """Return where the logs of sidecars are that are containers of this name."""
+    return lambda pods: {Place(pod.real.namespace, pod.real.name, container): [pod] for pod in pods}
+
+
 class Told(Protocol):
     """Say what logs tell of a probe."""
 
@@ -71,18 +90,18 @@ W = TypeVar("W", bound=Told)  # what lines come to for one probe
 
 
 class ProxyLogs(Generic[E, W]):
-    """Read the logs of a cluster's sidecars."""
+    """Read the logs of a cluster's proxies."""
 
     def __init__(
         self,
         resources: Resources,
-        container: str,
+        places: Places,
         read: Callable[[bytes, Ref, Collection[str]], E | None],
         word: Callable[[Sent, Sequence[E]], W],
     ) -> None:
         """Take how a line of a pod's proxy is read, by whose it is and that pod's addresses, and what lines say of a probe."""
         self._resources = resources
-        self._container = container
+        self._places = places
         self._read = read
         self._word = word
 
@@ -91,28 +110,33 @@ class ProxyLogs(Generic[E, W]):
         pods = {pod.ref: pod for one in sent for pod in (*one.servers, one.client) if pod is not None}
         deadline = monotonic() + _LATE
         while True:
-            entries = self._entries(pods.values(), since)
+            entries = self._entries(list(pods.values()), since)
             found = {one.observation.nonce: self._word(one, entries) for one in sent}
             if all(each.known for each in found.values()) or monotonic() >= deadline:
                 return found
             sleep(_AGAIN)
 
-    def _entries(self, pods: Iterable[KubePod], since: float) -> list[E]:
-        def lines(pod: KubePod) -> list[E]:
+    def _entries(self, pods: Collection[KubePod], since: float) -> list[E]:
+        def lines(place: Place, pods: Sequence[KubePod]) -> list[E]:
             # A whole second is the API's finest grain.
-            text = self._text(pod, ceil(monotonic() - since) + 1)
-            read = (self._read(line, pod.ref, pod.addresses) for line in text.splitlines())
+            text = self._text(place, ceil(monotonic() - since) + 1).splitlines()
+            read = (self._read(line, pod.ref, pod.addresses) for pod in pods for line in text)
             return [entry for entry in read if entry is not None]
 
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            return [entry for found in pool.map(lines, pods) for entry in found]
-
-    def _text(self, pod: KubePod, seconds: int) -> bytes:
-        path = f"/api/v1/namespaces/{pod.real.namespace}/pods/{pod.real.name}/log"
+        # What is not found is not known, and a denial without a cause proves nothing.
         try:
-            return self._resources.text(path, container=self._container, sinceSeconds=str(seconds))
-        except (ApiException, urllib3.exceptions.HTTPError, ClusterError):
-            return b""  # what is not found is not known, and a denial without a cause proves nothing
+            found = self._places(pods)
+        except _UNHEARD:
+            return []
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            return [entry for one in pool.map(lines, found.keys(), found.values()) for entry in one]
+
+    def _text(self, place: Place, seconds: int) -> bytes:
+        path = f"/api/v1/namespaces/{place.namespace}/pods/{place.pod}/log"
+        try:
+            return self._resources.text(path, container=place.container, sinceSeconds=str(seconds))
+        except _UNHEARD:
+            return b""
 
 
 def word(sent: Sent, entries: Iterable[Entry]) -> Word:

@@ -12,7 +12,7 @@ import yaml
 
 from ztconform.mesh import sidecar
 from ztconform.settings import Settings
-from ztconform.stacks import charts, gatewayapi, istiomesh, meshsignatures
+from ztconform.stacks import ambientmesh, charts, gatewayapi, istiomesh, meshsignatures
 from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from ztconform.kube.ready import Goal
 
 NAMESPACE = "istio-system"
-ISTIOD, CNI_NODE, ZTUNNEL = (
-    "app=istiod",
-    "k8s-app=istio-cni-node",
-    "app=ztunnel",
-)  # labels, of whatever revision and version
+ISTIOD, CNI_NODE = "app=istiod", "k8s-app=istio-cni-node"  # labels, of whatever revision and version
 CRDS = (
     "authorizationpolicies.security.istio.io",
     "peerauthentications.security.istio.io",
@@ -33,7 +29,6 @@ CRDS = (
 )
 HUB = "docker.io/istio"
 TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
-NOT_YET = "pods of this mesh are not probed on Kubernetes yet"
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
 
 
@@ -66,7 +61,7 @@ class Istio(Overlay):
         wants = [Want(kind="deployment", namespace="", name="istiod", selector=ISTIOD)]
         if "ambient" in stack.options:
             wants.append(Want(kind="daemonset", namespace="", name="istio-cni-node", selector=CNI_NODE))
-            wants.append(Want(kind="daemonset", namespace="", name="ztunnel", selector=ZTUNNEL))
+            wants.append(Want(kind="daemonset", namespace="", name="ztunnel", selector=ambientmesh.SELECTOR))
         return Goal(what="Istio", wants=tuple(wants), crds=CRDS, webhooks=("istio-sidecar-injector",))
 
     def found(self, connection: "Connection") -> Found | None:
@@ -76,7 +71,7 @@ class Istio(Overlay):
             return None
         from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
-        options = frozenset({"ambient"}) if inventory.daemon_sets(connection, ZTUNNEL) else frozenset[str]()
+        options = frozenset({"ambient"}) if inventory.daemon_sets(connection, ambientmesh.SELECTOR) else frozenset[str]()
         return Found(evidence=f"deployment {istiod.namespace}/{istiod.name} ({istiod.images[0]})", options=options)
 
     def findings(self, connection: "Connection", settings: Settings, stack: Composition, kind: str) -> Findings:
@@ -87,7 +82,9 @@ class Istio(Overlay):
         namespace = istiod.namespace if istiod else NAMESPACE
         config = mesh_config(inventory.config_map(connection, namespace, _config_map(istiod)) or {})
         ambient = "ambient" in stack.options
-        mesh = None if ambient else istiomesh.found(connection, namespace, _revision(istiod))
+        mesh = ambientmesh.mesh(config, namespace=namespace)
+        if not ambient:
+            mesh = istiomesh.found(connection, namespace, _revision(istiod))
         policies = inventory.found(
             connection, f"/apis/security.istio.io/v1/namespaces/{root(config, namespace)}/peerauthentications"
         )
@@ -95,16 +92,16 @@ class Istio(Overlay):
         image = istiod.images[0] if istiod else ""
         return Findings(
             dialects=("istio-waypoint", "istio") if ambient else ("istio",),
-            features=features(ambient=True) if mesh is None else {**features(ambient=False), **istiomesh.features(mesh)},
+            features={**features(ambient=ambient), **({} if ambient else istiomesh.features(mesh))},
             versions={
                 "istio": inventory.tag(image) or image or "unknown",
                 "istio data plane": "ambient" if ambient else "sidecar",
                 "istio trust domain": str(config.get("trustDomain") or "cluster.local"),
                 "istio mtls default": mode,
             },
-            signatures=meshsignatures.AMBIENT if mesh is None else istiomesh.SIGNATURES,
-            patience=_ZTUNNEL if mesh is None else istiomesh.CONNECT_TIMEOUT,
-            notes=(*(notes(mode, config) if not kind else ()), *(istiomesh.notes(mesh) if mesh is not None else ())),
+            signatures=meshsignatures.AMBIENT if ambient else istiomesh.SIGNATURES,
+            patience=_ZTUNNEL if ambient else istiomesh.CONNECT_TIMEOUT,
+            notes=(*(notes(mode, config, ambient=ambient) if not kind else ()), *(() if ambient else istiomesh.notes(mesh))),
             mesh=mesh,
         )
 
@@ -123,15 +120,15 @@ class Istio(Overlay):
 
 def features(*, ambient: bool) -> Mapping[str, str]:
     """Return what Istio adds, or why not, as far as that can be said before it runs."""
-    proved = dict.fromkeys(sidecar.FEATURES, NOT_YET if ambient else "")
     return {
-        **proved,
+        **dict.fromkeys(sidecar.FEATURES, ""),
         "svid-rotation": istiomesh.NOT_DRIVEN,
         "authorization-audit": "Istio has no audit policies; it has dry runs",
         "egress-gateway": "the stack has no egress gateway: name one with +gateway",
         "federation": "no second trust domain is set up",
-        "hbone": NOT_YET if ambient else "sidecars speak no HBONE",
-        "waypoint": NOT_YET if ambient else "sidecars judge L7 themselves; waypoints are of the ambient mode",
+        "hbone": "sidecars speak no HBONE",
+        "waypoint": "sidecars judge L7 themselves; waypoints are of the ambient mode",
+        **(ambientmesh.features() if ambient else {}),
     }
 
 
@@ -183,14 +180,14 @@ def default_mode(policies: Mapping[str, Any] | None) -> str:
     return "PERMISSIVE" if mode == "UNSET" else mode
 
 
-def notes(mode: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a reader must know of a mesh whose default lets plaintext in, or whose proxies log nothing."""
+def notes(mode: str, config: Mapping[str, Any], *, ambient: bool = False) -> tuple[str, ...]:
+    """Return what a reader must know of a mesh whose default lets plaintext in, or whose sidecars log nothing."""
     found = []
     if mode in ("PERMISSIVE", "DISABLE"):
         found.append(
             f"Istio's mutual TLS is {mode} by default: a namespace without a PeerAuthentication of its own takes plaintext"
         )
-    if not config.get("accessLogFile"):
+    if not (ambient or config.get("accessLogFile")):
         found.append(
             "Istio's proxies log no requests by default (meshConfig.accessLogFile), and denials have no witness; in our own "
             "namespaces a Telemetry has them log"

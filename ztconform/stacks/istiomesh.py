@@ -72,7 +72,7 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
     """Return the mesh of a MeshConfig; `cni` says whether Istio's CNI plugin redirects, and no init container does."""
     from ztconform.kube.meshcauses import Witness  # noqa: PLC0415 - the extra may be missing
     from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
-    from ztconform.kube.proxylog import ProxyLogs, word  # noqa: PLC0415 - likewise
+    from ztconform.kube.proxylog import ProxyLogs, beside, word  # noqa: PLC0415 - likewise
 
     root = str(config.get("rootNamespace") or namespace)
     return Mesh(
@@ -89,7 +89,7 @@ def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str
         # istio-init wants NET_ADMIN and NET_RAW, which no level but this admits.
         pod_security="restricted" if cni else "privileged",
         objects=objects if config.get("accessLogFile") else with_log,
-        witness=lambda resources, policies: Witness(ProxyLogs(resources, PROXY, istiolog.read, word), policies, root),
+        witness=lambda resources, policies, _: Witness(ProxyLogs(resources, beside(PROXY), istiolog.read, word), policies, root),
         request_id=not istiolog.is_ours(config),
         unlogged=istiolog.unlogged(config),
     )

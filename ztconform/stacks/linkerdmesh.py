@@ -35,7 +35,7 @@ def mesh(config: Mapping[str, Any]) -> "Mesh":
     """Return the mesh of a Linkerd that was installed with these values."""
     from ztconform.kube.linkerdcauses import Witness, word  # noqa: PLC0415 - the extra may be missing
     from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
-    from ztconform.kube.proxylog import ProxyLogs  # noqa: PLC0415 - likewise
+    from ztconform.kube.proxylog import ProxyLogs, beside  # noqa: PLC0415 - likewise
 
     default = inbound(config)
     return Mesh(
@@ -52,7 +52,9 @@ def mesh(config: Mapping[str, Any]) -> "Mesh":
         # linkerd-init wants NET_ADMIN and NET_RAW, which no level but this admits.
         pod_security="restricted" if config.get("cniEnabled") is True else "privileged",
         objects=lambda area: (),
-        witness=lambda resources, policies: Witness(ProxyLogs(resources, PROXY, linkerdlog.read, word), policies, default),
+        witness=lambda resources, policies, _: Witness(
+            ProxyLogs(resources, beside(PROXY), linkerdlog.read, word), policies, default
+        ),
         # policy-controller/core/src/outbound.rs: any other is opaque.
         app_protocols={"http": "http", "http2": _H2C, "grpc": _H2C, "tcp": "linkerd.io/opaque"},
         identity_header="l5d-client-id",
