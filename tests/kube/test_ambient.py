@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenarios of a mesh, unchanged, on a real cluster with Istio's ambient mode; and what turns their proofs red.
+
+ZTC_TEST_ISTIO_CNI_CHART and ZTC_TEST_ZTUNNEL_CHART name folders or archives of its charts beside those that `test_mesh` names,
+ZTC_TEST_ISTIO_CNI_VALUES and ZTC_TEST_ZTUNNEL_VALUES files of values, ZTC_TEST_GATEWAY_API the definitions of Gateway API, and
+ZTC_TEST_AMBIENT_IMAGES a folder with archives of pilot, install-cni and ztunnel.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kube_clusters import Ready, given, outcomes, path, provide, settings_of
+
+from ztconform import proof
+from ztconform.kube.cluster import KubeCluster
+from ztconform.model import Case, Manifest, Port, Probe, Ref, Row, Step, Topology, Workload
+from ztconform.proof.canary import mesh_canary
+from ztconform.settings import Settings
+
+STACK = "cilium+istio:ambient"
+CHARTS = {
+    "istio-base": "ISTIO_BASE_CHART",
+    "istiod": "ISTIOD_CHART",
+    "istio-cni": "ISTIO_CNI_CHART",
+    "ztunnel": "ZTUNNEL_CHART",
+    "gateway-api": "GATEWAY_API",
+}
+VALUES = {"istiod": "ISTIOD_VALUES", "istio-cni": "ISTIO_CNI_VALUES", "ztunnel": "ZTUNNEL_VALUES"}
+REQUIREMENTS = ("M01", "M02", "M03", "M04", "M11", "N16", "U05")
+MISSING = [f"ZTC_TEST_{name}" for name in (*CHARTS.values(), *VALUES.values(), "AMBIENT_IMAGES") if not given(name)]
+NAMES = ("permitted", "stranger", "server")
+
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"Istio's charts and images are named by {', '.join(MISSING)}, which are not set"
+)
+
+
+def settings(folder: Path) -> Settings:
+    """Return what the environment says, with Istio's charts beside the CNI's."""
+    found = settings_of(folder)
+    charts = {**found.charts, **{name: Path(given(variable)) for name, variable in CHARTS.items()}}
+    values = {**found.values, **{name: Path(given(variable)) for name, variable in VALUES.items()}}
+    images = path("AMBIENT_IMAGES")
+    return replace(found, charts=charts, values=values, load_images=(*found.load_images, *([images] if images else [])))
+
+
+@pytest.fixture(scope="module")
+def meshed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
+    yield from provide(STACK, settings(tmp_path_factory.mktemp("ambient")))
+
+
+@pytest.fixture
+def cluster(meshed: Ready) -> Iterator[KubeCluster]:
+    with meshed.start() as started:
+        yield started
+
+
+def shop() -> Topology:
+    port = Port(number=8080, name="http", service=80)
+    workloads = (
+        *(Workload(ref=Ref("shop", n), ports=(port,), service_account=n, labels={"app": n}, meshed=True) for n in NAMES),
+        Workload(ref=Ref("shop", "bare")),
+    )
+    return Topology(namespaces={"shop": {}}, workloads=workloads, private=True)
+
+
+def deny(source: str) -> Manifest:
+    """Return a policy that denies an account at the server."""
+    principals = [f"cluster.local/ns/shop/sa/{source}"]
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "not-you", "namespace": "shop"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "server"}},
+            "action": "DENY",
+            "rules": [{"from": [{"source": {"principals": principals}}]}],
+        },
+    }
+
+
+def row(source: str, want: str, **fields: object) -> Row:
+    probe = Probe(source=Ref("shop", source), target=Ref("shop", "server"), port=8080, **fields)  # type: ignore[arg-type]  # as given
+    by = frozenset({"l7"}) if want == "denied" else frozenset()
+    return Row(id=f"{source} {want}", probe=probe, want=want, by=by)  # type: ignore[arg-type]  # literals, as given
+
+
+def test_every_requirement_of_ambient_is_proved(meshed: Ready, tmp_path: Path) -> None:
+    found, said = outcomes(meshed, REQUIREMENTS, tmp_path)
+    assert dict.fromkeys(REQUIREMENTS, "PROVED") == found, said
+
+
+def test_the_canary_sees_a_mesh_whose_policies_are_gone(cluster: KubeCluster) -> None:
+    results = proof.prove_case(mesh_canary(("istio",)), cluster, mutate=lambda manifest: None, patience=10)
+    assert ["PROVED", "VIOLATED", "VIOLATED"] == [result.outcome for result in results]
+
+
+def test_a_policy_that_denies_an_account_is_named_by_the_servers_ztunnel(cluster: KubeCluster) -> None:
+    rows = (row("permitted", "allowed"), row("stranger", "denied"), row("stranger", "denied", kind="tcp"))
+    rows = (*rows[:2], replace(rows[2], id="stranger denied by TCP"))
+    results = proof.prove_case(Case(id="named", topology=shop(), steps=(Step(apply=(deny("stranger"),), rows=rows),)), cluster)
+    assert ["PROVED"] * 3 == [result.outcome for result in results], [result.why for result in results]
+    causes = [result.cause for result in results[1:] if result.cause is not None]
+    assert [(("shop/not-you",), True)] * 2 == [(cause.policies, cause.explicit) for cause in causes]
+
+
+def test_a_policy_that_denies_another_account_is_a_violation(cluster: KubeCluster) -> None:
+    rows = (row("permitted", "allowed"), row("stranger", "denied"))
+    case = Case(id="other", topology=shop(), steps=(Step(apply=(deny("nobody"),), rows=rows),))
+    results = proof.prove_case(case, cluster, patience=10)
+    assert ["PROVED", "VIOLATED"] == [result.outcome for result in results], [result.why for result in results]
+
+
+def test_meshed_pods_are_captured_and_no_other_is(meshed: Ready, cluster: KubeCluster) -> None:
+    cluster.deploy(shop(), "captured")
+    told = meshed.kubectl("get", "pods", "-A", "-l", "app.kubernetes.io/managed-by=ztconform", "-o", "json")
+    captured = {
+        pod["metadata"]["name"]
+        for pod in json.loads(told)["items"]
+        if (pod["metadata"].get("annotations") or {}).get("ambient.istio.io/redirection") == "enabled"
+    }
+    assert {f"{name}-0" for name in NAMES} == captured
