@@ -169,11 +169,11 @@ def test_a_pod_is_ready_once_it_is_captured_and_only_if_it_is_to_be() -> None:
     mesh = ambientmesh.mesh({})
     captured = pod(**{"ambient.istio.io/redirection": "enabled"})
     meshed, bare = Workload(ref=SERVER, meshed=True), Workload(ref=SERVER)
-    assert "" == meshpods.demand_redirection(captured, meshed, mesh)
-    assert "is not captured" in meshpods.demand_redirection(pod(), meshed, mesh)
-    assert "" == meshpods.demand_redirection(pod(), bare, mesh)
+    assert "" == meshpods.not_captured(captured, meshed, mesh)
+    assert "is not captured" in meshpods.not_captured(pod(), meshed, mesh)
+    assert "" == meshpods.not_captured(pod(), bare, mesh)
     with pytest.raises(ClusterError, match="although it is labelled not to be"):
-        meshpods.demand_redirection(captured, bare, mesh)
+        meshpods.not_captured(captured, bare, mesh)
 
 
 def test_who_sends_past_ztunnel_is_a_pod_that_it_does_not_capture() -> None:

@@ -165,7 +165,7 @@ class Deployment:
         return ready
 
     def _unready(self, found: Mapping[str, Any], pod: KubePod) -> str:
-        return pods.lacking(found) or meshpods.demand_redirection(found, pod.workload, self._mesh)
+        return pods.lacking(found) or meshpods.not_captured(found, pod.workload, self._mesh)
 
     def pods_of(self, workload: Ref) -> list[KubePod]:
         """Return a workload's pods; raises UsageError if it has none."""

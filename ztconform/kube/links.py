@@ -15,7 +15,7 @@ from ztconform.kube.pods import KubePod
 from ztconform.model import Ref
 from ztconform.proof import witness
 
-_GREETING = 15.0  # seconds: many execs at once on a small node
+_GREETING = 30.0  # seconds: many execs at once on a small node
 _AGAIN = 5.0  # seconds to begin anew what was cut off
 _SEEN = 20.0  # seconds for a server's whole log
 

@@ -104,7 +104,7 @@ def area(namespace: str, real: str, domain: str, workloads: Iterable[Workload], 
     return Area(namespace=real, domain=domain, pinned=pinned)
 
 
-def demand_redirection(pod: Mapping[str, Any], workload: Workload, mesh: Mesh | None) -> str:
+def not_captured(pod: Mapping[str, Any], workload: Workload, mesh: Mesh | None) -> str:
     """Return what a pod lacks that its node's proxy is to capture; raises ClusterError for one that it should not."""
     if mesh is None or mesh.proxy:
         return ""
