@@ -92,6 +92,7 @@ class Pod:
     serves: bool = True  # False: a satellite
     host_network: bool = False
     witnesses: bool = True  # False: the cluster's own, such as its resolver, which keeps no log for us
+    captured: bool = False  # a mesh's proxy connects in its place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

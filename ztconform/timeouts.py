@@ -9,6 +9,7 @@ class Timeouts:
     """Bound every wait of a proof, in seconds."""
 
     denied: float  # a probe that is expected to be denied gives up after this
+    captured: float  # which it has on top where its client's own proxy connects, and shows late what it met
     allowed: float  # a probe that is expected to pass; survives two SYN retransmissions (1 s + 2 s)
     converge: float  # after apply, every row must show its expectation within this
     hold: float  # and then keep showing it for at least this
@@ -19,7 +20,7 @@ class Timeouts:
 
 
 # Measured on two cores: a local connection takes < 5 ms even with both of them busy, so 0.4 s of silence is long.
-LAB = Timeouts(denied=0.4, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
+LAB = Timeouts(denied=0.4, captured=0.0, allowed=3.5, converge=2.0, hold=0.5, hold_rounds=2, spacing=0.01, stream_rate=1000)
 
 # An entry is known to SPIRE's server after half a second and to its agent after another, and after an outage within five; each
 # probe that shows an SVID asks for it first, so that there are fewer.
@@ -27,16 +28,4 @@ LAB_SPIRE = replace(LAB, converge=15.0, spacing=0.05, stream_rate=100)
 
 # As a cluster's data plane converges, an exec away from its observer: a changed policy within a second or a few, on a busy
 # machine 20 s; what a CNI waits on purpose when labels change comes on top of that.
-KUBERNETES = Timeouts(denied=1.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)
-
-_AFTER = 1.0  # seconds that a proxy's answer has on top of the proxy's own patience
-
-
-def of_cluster(*, relabelled: float, patience: float | None) -> Timeouts:
-    """Return a cluster's timeouts.
-
-    `relabelled`: the seconds by which its CNI delays changed labels. `patience`: those after which a client's own proxy shows
-    a denial, None where there is no proxy.
-    """
-    denied = KUBERNETES.denied if patience is None else max(KUBERNETES.denied, patience + _AFTER)
-    return replace(KUBERNETES, denied=denied, relabelled=relabelled)
+KUBERNETES = Timeouts(denied=1.0, captured=0.0, allowed=3.5, converge=60.0, hold=3.0, hold_rounds=2, spacing=0.1, stream_rate=200)

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ztconform import stacks, timeouts
+from ztconform import stacks
 from ztconform.errors import ClusterError, UsageError
 from ztconform.evidence import Signature
 from ztconform.kube.docker import Docker
@@ -171,13 +171,6 @@ def test_what_is_laid_over_a_cni_speaks_before_the_cnis_own_dialect(
     stack = stacks.find(name)
     assert isinstance(stack, composed.ComposedStack)
     assert preferred == list(dict.fromkeys(composed.dialects(stack.parts, [Findings(dialects=one) for one in told])))
-
-
-def test_a_probe_behind_a_proxy_waits_until_the_proxy_gives_up() -> None:
-    assert timeouts.KUBERNETES == timeouts.of_cluster(relabelled=0.0, patience=None)
-    assert timeouts.KUBERNETES == timeouts.of_cluster(relabelled=0.0, patience=0.0)
-    assert 4.5 == timeouts.of_cluster(relabelled=0.0, patience=3.5).denied
-    assert timeouts.KUBERNETES.allowed == timeouts.of_cluster(relabelled=0.0, patience=3.5).allowed
 
 
 def test_interplay_leaves_a_cni_without_a_mesh_alone() -> None:

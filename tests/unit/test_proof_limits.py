@@ -17,7 +17,7 @@ from ztconform.proof.plan import with_satellites, without_outsiders
 from ztconform.proof.protocol import _with_left_out
 from ztconform.stacks.cilium import SELECTED_BY
 from ztconform.stacks.ciliumidentity import left_out, relabelled
-from ztconform.timeouts import of_cluster
+from ztconform.timeouts import KUBERNETES
 
 SERVER, WORLD = Ref("shop", "server"), Ref(OUTSIDE, "world")
 
@@ -112,7 +112,7 @@ def test_how_long_cilium_leaves_changed_labels_alone_is_read_from_its_settings(c
 
 
 def test_a_wait_that_is_bounded_by_its_caller_is_not_longer_for_labels() -> None:
-    slow = of_cluster(relabelled=35.0, patience=None)
+    slow = replace(KUBERNETES, relabelled=35.0)
     resolver = Resolver(address="10.0.0.10", namespace="kube-system", labels={}, port=53)
     facts = Facts(
         stack="x", dialects=(), features={}, versions={}, signatures=(), timeouts=slow, resolver=resolver, nodes=("node",)

@@ -43,7 +43,7 @@ from ztconform.kube.targets import Targets
 from ztconform.kube.view import View
 from ztconform.model import PRIVILEGED, Attempt, Manifest, Pod, Ref, Step, Topology
 from ztconform.settings import Settings
-from ztconform.timeouts import of_cluster
+from ztconform.timeouts import KUBERNETES
 
 _ORDERS = {"terminate": "linger", "complete": "exit"}  # to agents whose pods are about to end
 _MARGIN = 10.0  # seconds beyond a round's longest probe
@@ -73,7 +73,7 @@ class KubeCluster:
         self._kinds = kinds.served(connection)
         self._mesh = profile.mesh
         self._around = Surroundings(nodes=self._nodes, labels=self._labels, options=settings.pods, mesh=profile.mesh)
-        self._timeouts = of_cluster(relabelled=profile.relabelled, patience=profile.patience if profile.mesh else None)
+        self._timeouts = replace(KUBERNETES, relabelled=profile.relabelled, captured=profile.patience if profile.mesh else 0.0)
         self._since = monotonic()  # when the last round began
         self._base = self._deployment(private({rounds.BYSTANDERS: {}}, self._suffix()))
         self._case = self._deployment(Names())

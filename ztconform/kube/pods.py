@@ -39,6 +39,7 @@ class KubePod:
             addresses=self.addresses,
             serves=self.serves,
             host_network=self.workload.host_network,
+            captured=self.workload.meshed,
         )
 
     @property

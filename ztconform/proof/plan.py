@@ -85,16 +85,15 @@ def attempts(
         return (), f"no pod of {probe.target} is there"
     at = {p.ref: p.node for p in pods}
     itself = sources[0].workload == targets[0].workload
-    timeout = timeouts.allowed if row.want == "allowed" else timeouts.denied
     if probe.address == "pod" or probe.target.namespace == OUTSIDE:
         pairs = [(s, t) for s in sources for t in targets if not (itself and not s.serves)]
-        return _judgeable([_attempt(row, s, t.ref, (t.ref,), timeout, at) for s, t in pairs])
+        return _judgeable([_attempt(row, s, t.ref, (t.ref,), timeouts, at) for s, t in pairs])
     if itself:
         return (), SELF_THROUGH_SERVICE
     behind = tuple(endpoints(service_of(probe)))
     if not behind:
         return (), f"no endpoint stands behind Service {service_of(probe)}"
-    return _judgeable([_attempt(row, s, probe.target, behind, timeout, at) for s in sources])
+    return _judgeable([_attempt(row, s, probe.target, behind, timeouts, at) for s in sources])
 
 
 def _judgeable(found: Sequence[Attempt]) -> tuple[tuple[Attempt, ...], str]:
@@ -103,7 +102,7 @@ def _judgeable(found: Sequence[Attempt]) -> tuple[tuple[Attempt, ...], str]:
 
 
 def _attempt(
-    row: Row, source: Pod, target: Ref, may_answer: tuple[Ref, ...], timeout: float, at: Mapping[Ref, int | None]
+    row: Row, source: Pod, target: Ref, may_answer: tuple[Ref, ...], timeouts: Timeouts, at: Mapping[Ref, int | None]
 ) -> Attempt:
     probe = replace(row.probe, source=source.ref, target=target)
     return Attempt(
@@ -111,9 +110,15 @@ def _attempt(
         row=row.id,
         probe=probe,
         targets=may_answer,
-        timeout=timeout,
+        timeout=timeouts.allowed if row.want == "allowed" else _patience(probe, source, timeouts),
         judged=not (source.host_network and any(at.get(ref, source.node) == source.node for ref in may_answer)),
     )
+
+
+def _patience(probe: Probe, source: Pod, timeouts: Timeouts) -> float:
+    """Return after how many seconds a probe gives up that is to be denied; proxies connect for TCP alone."""
+    captured = source.captured and probe.transport == "TCP" and not probe.past_proxy
+    return timeouts.denied + (timeouts.captured if captured else 0.0)
 
 
 def as_opening(attempt: Attempt, timeouts: Timeouts) -> Attempt:

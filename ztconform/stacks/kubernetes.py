@@ -68,6 +68,8 @@ class KubernetesStack:
             if settings.context:
                 self._recognised(connection)
             ready.wait(connection, self.goal(provisioned=bool(kind)), _THERE, settings.notify)
+            if kind:
+                self._as_made(connection)
             profile = self.profile(connection, settings, kind)
         with KubeCluster(connection, settings, profile) as cluster:
             yield cluster
@@ -152,6 +154,12 @@ class KubernetesStack:
     def _recognised(self, connection: "Connection") -> None:
         if why := self.absence(connection):
             raise ClusterError(f"context {connection.context} does not run the stack {self.name}: {why}; leave --ztc-stack out")
+
+    def _as_made(self, connection: "Connection") -> None:
+        if why := self.absence(connection):
+            raise ClusterError(
+                f"the kind cluster was made as {self.name}, but {why}: a value of yours (--ztc-values) undoes what the stack sets"
+            )
 
     def provided(self, settings: Settings) -> "Connection":
         """Return a connection to the kind cluster of this run, which the first process to get here makes."""
