@@ -3,10 +3,11 @@
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ztconform import resources
+from ztconform.model import Row
 
 Mutate = Callable[[Any], Any]
 
@@ -79,3 +80,8 @@ def scenarios() -> dict[str, Callable[..., None]]:
             for mark in getattr(value, "pytestmark", []):
                 found[mark.kwargs["id"]] = value
     return found
+
+
+def of_sidecars(rows: Sequence[Row]) -> list[Row]:
+    """Return a scenario's rows as sidecars play them: of two of a name, that which calls a pod's address in plaintext."""
+    return [row for row in rows if "mtls-by-address" not in row.needs]

@@ -5,7 +5,7 @@ import copy
 from typing import Any
 
 import pytest
-from loosening import ALL, ANY_POD, Mutate, dropped, metadata, only, rule, scenarios, spec
+from loosening import ALL, ANY_POD, Mutate, dropped, metadata, of_sidecars, only, rule, scenarios, spec
 
 from ztconform import catalogue, scenario
 from ztconform.lab.mesh.authorizationpolicy import parse_authorization_policy
@@ -338,6 +338,7 @@ def case_of(requirement: str) -> Case:
     asked: list[dict[str, Any]] = []
     SCENARIOS[requirement](shop(), lambda **words: asked.append(words))
     words = {name: value for name, value in asked[-1].items() if name != "needs"}
+    words["rows"] = of_sidecars(words["rows"])
     made = scenario.case(requirement, shop().topology, DIALECTS, mesh=True, **words)
     assert isinstance(made, Case)
     return made
