@@ -13,7 +13,7 @@ def test_strict_refuses_plaintext_by_every_way_to_the_pod(shop, prove):
             allowed(shop.frontend, "GET", shop.payment),
             *(denied(shop.legacy, "GET", shop.payment.by(way), by="mtls") for way in ("service", "headless", "pod")),
             denied(shop.frontend, "GET", shop.payment.by("pod"), by="mtls", needs="plaintext-by-address"),
-            allowed(shop.frontend, "GET", shop.payment.by("pod"), needs="mtls-by-address"),
+            allowed(shop.frontend, "GET", shop.payment.by("pod"), unless="plaintext-by-address"),
         ],
     )
 
@@ -41,7 +41,7 @@ def test_a_port_that_nobody_declared_is_strict_too(shop, prove):
             denied(shop.attacker, "GET", debug, past_proxy=True, by="mtls"),
             denied(shop.legacy, "GET", debug, by="mtls"),
             denied(shop.frontend, "GET", debug, by="mtls", needs="plaintext-by-address"),
-            allowed(shop.frontend, "GET", debug, needs="mtls-by-address"),
+            allowed(shop.frontend, "GET", debug, unless="plaintext-by-address"),
         ],
     )
 

@@ -84,4 +84,4 @@ def scenarios() -> dict[str, Callable[..., None]]:
 
 def of_sidecars(rows: Sequence[Row]) -> list[Row]:
     """Return a scenario's rows as sidecars play them: of two of a name, that which calls a pod's address in plaintext."""
-    return [row for row in rows if "mtls-by-address" not in row.needs]
+    return [row for row in rows if not row.unless]

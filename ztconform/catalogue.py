@@ -45,7 +45,6 @@ FEATURES = frozenset(
         "l34",
         "l7-authz",
         "mtls",
-        "mtls-by-address",
         "node-ipblock",
         "node-port",
         "outsider",

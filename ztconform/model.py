@@ -138,6 +138,7 @@ class Row:
     # What a proxy must have remarked on a request that passed: policies whose dry run would have denied it, "plaintext"
     logged: frozenset[str] | None = None
     needs: frozenset[str] = frozenset()  # features beyond what the requirement asks for: without one there is no such row
+    unless: str = ""  # a feature with which there is no such row: one that needs it says what is then demanded instead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,13 +93,15 @@ def allowed(
     identity: str | None = None,
     logged: Sequence[str] | None = None,
     needs: str = "",
+    unless: str = "",
     **attributes: Unpack[Attributes],
 ) -> Row:
     """Demand that the request passes.
 
     Verb is an HTTP method, "H2 GET", GRPC, WEBSOCKET, TCP, TLS, UDP, or DNS with the name as path. `identity` is the principal
     that the server must report; `logged` are the policies that must have objected in vain (dry run, audit mode), or "plaintext".
-    On a stack without the feature `needs` there is no such row, and the report has a note of that.
+    On a stack without the feature `needs` there is no such row, and the report has a note of that; nor is there on one with the
+    feature `unless`, where a row that needs it demands otherwise.
     """
     probe = _probe(source, verb, target, path, attributes)
     return Row(
@@ -109,6 +111,7 @@ def allowed(
         identity=identity,
         logged=None if logged is None else frozenset(logged),
         needs=_needed(probe, needs),
+        unless=unless,
     )
 
 

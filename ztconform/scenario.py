@@ -74,7 +74,8 @@ def within(rows: Sequence[Row], features: Mapping[str, str]) -> tuple[tuple[Row,
     """
     lacking = {name: features.get(name, "the stack says nothing of it") for row in rows for name in row.needs}
     lacking = {name: why for name, why in lacking.items() if why}
-    kept = [row for row in rows if not row.needs & lacking.keys()]
+    there = {name for name, why in features.items() if not why}
+    kept = [row for row in rows if not row.needs & lacking.keys() and row.unless not in there]
     ids = {row.id for row in kept}
     return tuple(row for row in kept if row.twin is None or row.twin in ids), lacking
 

@@ -20,7 +20,6 @@ _LACKING = {
     "host-network": "the lab's nodes have no network of their own that a pod could be on",
     "staged-policy": "NetworkPolicy, all that the lab's packet filter speaks, stages nothing",
     "node-port": "the lab's nodes have no ports: its Services are ClusterIP and headless ones",
-    "mtls-by-address": sidecar.BY_ADDRESS,
 }
 _OF_SPIRE = ("spire", "federation", "disruption")
 _WITHOUT_SPIRE = "the lab issues identities itself: the stack lab+spire has SPIRE issue them"

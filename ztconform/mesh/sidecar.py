@@ -13,8 +13,6 @@ FEATURES = (
     *("client-tls", "plaintext-by-address", "authorization-dry-run"),
 )
 
-BY_ADDRESS = "a sidecar sends plaintext to a pod that is called by its address"
-
 HTTP: frozenset[Kind] = frozenset({"http", "http2", "websocket"})
 GRPC: frozenset[Kind] = frozenset({"grpc"})
 TCP: frozenset[Kind] = frozenset({"tcp", "tls", *GRPC, *HTTP})

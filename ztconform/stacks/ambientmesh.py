@@ -57,7 +57,6 @@ def features() -> Mapping[str, str]:
         "identity-pinning": "to ztunnel a server is who its pod is, whichever Service leads there: nobody can pin another",
         "dotted-accounts": NO_WAYPOINT,
         "client-tls": NOT_SHOWN,
-        "mtls-by-address": "",
         "plaintext-by-address": "ztunnel speaks mutual TLS also to a pod that is called by its address",
         "authorization-dry-run": "ztunnel logs what a dry run would deny only if a flag of its own is set",
         "svid-rotation": istiomesh.NOT_DRIVEN,

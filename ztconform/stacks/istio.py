@@ -127,7 +127,6 @@ def features(*, ambient: bool) -> Mapping[str, str]:
         "egress-gateway": "the stack has no egress gateway: name one with +gateway",
         "federation": "no second trust domain is set up",
         "hbone": "sidecars speak no HBONE",
-        "mtls-by-address": sidecar.BY_ADDRESS,
         "waypoint": "sidecars judge L7 themselves; waypoints are of the ambient mode",
         **(ambientmesh.features() if ambient else {}),
     }

@@ -74,7 +74,6 @@ def features() -> Mapping[str, str]:
         # controller/identity/validator.go: "Not a label".
         "dotted-accounts": "Linkerd gives an account no identity whose name is no DNS label, and so its pods never become ready",
         "identity-pinning": "to Linkerd a server is who its pod is, whichever Service leads there: nobody can pin another",
-        "mtls-by-address": "",
         "plaintext-by-address": "Linkerd's proxy speaks mutual TLS also to a pod that is called by its address",
         "svid-rotation": NOT_DRIVEN,
         "authorization-audit": "",

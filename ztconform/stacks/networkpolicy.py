@@ -56,7 +56,6 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "node-port": "",
         "outsider": "",
         "packet-capture": _HOST,
-        "mtls-by-address": _MESH,
         "plaintext-by-address": _MESH,
         "pod-ipblock": "",
         "spire": "this stack has no SPIRE",
