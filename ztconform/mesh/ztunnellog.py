@@ -44,7 +44,6 @@ class Line:
     client: Address | None  # who connected, as far as the packet says
     server: Address | None  # whom the client wanted
     via: Address | None = None  # where the packets went: of a tunnel its port 15008
-    identity: str = ""  # of the other end, by mutual TLS
     error: str = ""
 
     @property
@@ -94,7 +93,6 @@ def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Line | None:
         client=client,
         server=address(said.get("dst.hbone_addr")) or via,
         via=via,
-        identity=str(said.get("src.identity" if inward else "dst.identity") or ""),
         error=str(said.get("error") or ""),
     )
 
