@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ztconform.errors import ClusterError, Rejected
+from ztconform.kube.isolating import isolated
 from ztconform.kube.kinds import Kind
 from ztconform.kube.labels import MANAGED, MANAGER, Labels
 from ztconform.kube.names import Names
@@ -115,20 +116,18 @@ class Policies:
         return any(str(applied.sent.get("kind")).startswith("Staged") for applied in self._applied.values())
 
     def selecting(self, pod: Ref, direction: str) -> tuple[str, ...]:
-        """Return the NetworkPolicies that isolate a pod (as it is in the cluster) in a direction, as the case names them."""
+        """Return the policies that isolate a pod (as it is in the cluster) in a direction, as the case names them."""
         found = []
         for applied in self._applied.values():
-            spec, metadata = applied.sent.get("spec") or {}, applied.sent["metadata"]
-            if not _is_network_policy(applied.sent) or metadata.get("namespace") != pod.namespace:
-                continue
-            # The API reference: without policyTypes ingress always counts, and egress where there are egress rules.
-            types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
-            if direction not in [t.lower() for t in types]:
-                continue
-            query = {"labelSelector": selector(spec.get("podSelector") or {}), "fieldSelector": f"metadata.name={pod.name}"}
-            if self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query):
-                found.append(f"{self._names.to_case(pod.namespace)}/{metadata['name']}")
+            metadata = applied.sent["metadata"]
+            pods = isolated(applied.sent, direction)
+            if any(one.namespace in ("", pod.namespace) and self._is_selected(pod, one.selector) for one in pods):
+                found.append(self._names.policy("/".join(filter(None, (metadata.get("namespace"), metadata["name"])))))
         return tuple(sorted(found))
+
+    def _is_selected(self, pod: Ref, declared: Mapping[str, Any]) -> bool:
+        query = {"labelSelector": selector(declared), "fieldSelector": f"metadata.name={pod.name}"}
+        return bool(self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query))
 
     def spec(self, kind: str, policy: Ref) -> Mapping[str, Any]:
         """Return what was applied of a kind under a name as it is in the cluster; empty where nothing was."""
@@ -155,15 +154,9 @@ class Policies:
                 continue
             if any(spec.get(key, value if key == "action" else None) != value for key, value in wanted.items()):
                 continue
-            query = {"labelSelector": selector(spec.get("selector") or {}), "fieldSelector": f"metadata.name={pod.name}"}
-            if self._resources.items(f"/api/v1/namespaces/{pod.namespace}/pods", **query):
+            if self._is_selected(pod, spec.get("selector") or {}):
                 found.append(self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))))
         return tuple(sorted(found))
-
-
-def _is_network_policy(manifest: Manifest) -> bool:
-    """Return whether it is Kubernetes' own kind; Calico has one of the same name."""
-    return manifest.get("kind") == "NetworkPolicy" and str(manifest.get("apiVersion")).startswith("networking.k8s.io/")
 
 
 def selector(declared: Mapping[str, Any]) -> str:
