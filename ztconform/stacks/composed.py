@@ -44,7 +44,11 @@ class ComposedStack(KubernetesStack):
 
     def check(self, settings: Settings) -> None:
         """Raise UsageError for options about charts that cannot be meant."""
+        from ztconform.stacks import installing, undoing  # noqa: PLC0415 - it reaches into what the extras bring
+
         charts.check(settings)
+        without = ComposedStack(replace(self.stack, options=frozenset()))
+        undoing.check(self.name, *(installing.charts(stack.steps(settings)) for stack in (self, without)))
 
     def steps(self, settings: Settings) -> Sequence[Step]:
         """Return the components' steps; what comes before another component is waited for, so that a fault has one name."""
