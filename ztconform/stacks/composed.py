@@ -47,8 +47,9 @@ class ComposedStack(KubernetesStack):
         from ztconform.stacks import installing, undoing  # noqa: PLC0415 - it reaches into what the extras bring
 
         charts.check(settings)
-        without = ComposedStack(replace(self.stack, options=frozenset()))
-        undoing.check(self.name, *(installing.charts(stack.steps(settings)) for stack in (self, without)))
+        if self.stack.options and settings.values:
+            without = ComposedStack(replace(self.stack, options=frozenset()))
+            undoing.check(self.name, *(installing.charts(stack.steps(settings)) for stack in (self, without)))
 
     def steps(self, settings: Settings) -> Sequence[Step]:
         """Return the components' steps; what comes before another component is waited for, so that a fault has one name."""
