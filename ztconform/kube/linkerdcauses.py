@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ztconform.evidence import Cause
-from ztconform.kube.meshcauses import refusals, sent_by
+from ztconform.kube.meshcauses import passed, refusals
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey, Probes
@@ -50,8 +50,7 @@ class Witness:
 
     def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
-        asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
-        words = self._logs.words(asked, since)
+        words = passed(self._logs, sent, pods, since)
         return {nonce: self._remark(word, pods) for nonce, word in words.items() if word.served is not None and word.audit_known}
 
     def _remark(self, word: Word, pods: Mapping[Ref, KubePod]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from ztconform.kube.profile import Journey, Probes
 from ztconform.kube.proxylog import E, ProxyLogs, Sent, W, Word, unlogged
 from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
-from ztconform.model import Attempt, Ref
+from ztconform.model import Attempt, Layer, Ref
 
 _ALLOW, _DRY_RUN = "ALLOW", "istio.io/dry-run"
 
@@ -34,8 +34,7 @@ class Witness:
 
     def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the servers' proxies remarked on requests that passed; one that none knows is left out."""
-        asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
-        words = self._logs.words(asked, since)
+        words = passed(self._logs, sent, pods, since)
         return {nonce: self._remark(word, pods) for nonce, word in words.items() if word.served is not None}
 
     def _cause(self, denial: Denial, pods: Mapping[Ref, KubePod]) -> Cause:
@@ -44,8 +43,7 @@ class Witness:
         if denial.layer == "l7" and denial.rule:
             explicit, named = True, (self._policies.known_as(policy_of(denial.rule)),)
         elif pod is not None:
-            kind, wanted = ("AuthorizationPolicy", {"action": _ALLOW}) if denial.layer == "l7" else ("PeerAuthentication", {})
-            named = self._policies.speaking_of(pod.real, kind, self._root, wanted, dry_run=False)
+            named = demanding(self._policies, pod, denial.layer, self._root)
         return Cause(
             nonce=denial.nonce,
             layer=denial.layer,
@@ -92,6 +90,17 @@ def refusals(
         )
         for one in lost
     ]
+
+
+def passed(logs: ProxyLogs[E, W], sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, W]:
+    """Return by nonce what the logs tell of these, which passed."""
+    return logs.words([made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None], since)
+
+
+def demanding(policies: Policies, pod: KubePod, layer: Layer, root: str) -> tuple[str, ...]:
+    """Return which of Istio's policies refuse at this layer what they do not admit to a pod; `root` as `Witness` has it."""
+    kind, wanted = ("AuthorizationPolicy", {"action": _ALLOW}) if layer == "l7" else ("PeerAuthentication", {})
+    return policies.speaking_of(pod.real, kind, root, wanted, dry_run=False)
 
 
 def sent_by(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:

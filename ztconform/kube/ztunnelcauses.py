@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ztconform.evidence import Cause
-from ztconform.kube.meshcauses import refusals, sent_by
+from ztconform.kube.meshcauses import demanding, passed, refusals
 from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey, Probes
@@ -49,8 +49,7 @@ class Witness:
 
     def remarks(self, sent: Probes, pods: Mapping[Ref, KubePod], since: float) -> Mapping[str, frozenset[str]]:
         """Return what the ztunnels remarked on connections that passed; one that none knows is left out."""
-        asked = [made for a, o in sent.values() if (made := sent_by(a, o, pods)) is not None]
-        words = self._logs.words(asked, since)
+        words = passed(self._logs, sent, pods, since)
         return {n: frozenset({"plaintext"} if word.served.plaintext else ()) for n, word in words.items() if word.served}
 
     def _cause(self, nonce: str, endpoint: Ref, rejection: Rejection, pods: Mapping[Ref, KubePod]) -> Cause:
@@ -58,8 +57,7 @@ class Witness:
         if rejection.policy is not None:
             named = (self._policies.known_as(rejection.policy),)
         elif pod is not None:
-            kind, wanted = ("AuthorizationPolicy", {"action": "ALLOW"}) if rejection.layer == "l7" else ("PeerAuthentication", {})
-            named = self._policies.speaking_of(pod.real, kind, self._root, wanted, dry_run=False)
+            named = demanding(self._policies, pod, rejection.layer, self._root)
         return Cause(
             nonce=nonce,
             layer=rejection.layer,
