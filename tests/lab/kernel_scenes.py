@@ -51,7 +51,9 @@ from ztconform.lab.wiring import PodLink, Wiring
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
-PATIENCE = 0.3  # seconds of silence; an answer inside the sandbox takes less than one millisecond
+# Seconds of silence. An answer inside the sandbox takes less than one millisecond, but a machine that unpacks images beside the
+# tests was seen to stand still for longer than 0.3 s. Less than 1 s, when a SYN is sent again: a lost first packet stays visible.
+PATIENCE = 0.9
 IPV6_RECVERR = 25
 GROUP = 7
 
@@ -243,22 +245,6 @@ def replacement() -> Any:
         except ClusterError as error:
             refused.append(str(error))
     return {"left": left, "heir": met, "first": sorted(first), "refused": refused, "still": interfaces(wiring.nodes[0])}
-
-
-def speed() -> Any:
-    """Return the best of three times, in seconds, for what has a budget."""
-    wiring = Wiring()
-    pods = [pod(f"p{number}", number % 2, number + 2) for number in range(100)]
-    took: dict[str, list[float]] = {"add 12": [], "remove 12": [], "add 100": [], "remove 100": []}
-    for _ in range(3):
-        for count in (12, 100):
-            begin = time.perf_counter()
-            wiring.add(pods[:count])
-            middle = time.perf_counter()
-            wiring.remove([each.key for each in pods[:count]])
-            took[f"add {count}"].append(middle - begin)
-            took[f"remove {count}"].append(time.perf_counter() - middle)
-    return {what: min(seconds) for what, seconds in took.items()}
 
 
 def loaded(node: int, *tables: Table) -> None:

@@ -25,7 +25,7 @@ print("ctypes" in sys.modules)
 def test_a_machine_that_can_run_the_lab_passes_quickly_and_nothing_is_left(who: str) -> None:
     seen = kernel_scenes.run(who, "tried")
     assert ([], ["lo"]) == (seen["others"], seen["interfaces"])
-    assert seen["seconds"] < 0.5  # 30 to 40 ms on an idle machine
+    assert seen["seconds"] < 2  # 30 to 40 ms on an idle machine
 
 
 @pytest.mark.parametrize(
