@@ -277,7 +277,8 @@ class LabCluster:
 
 
 def _pod(pod: LabPod) -> Pod:
-    return Pod(ref=pod.ref, workload=pod.workload, node=pod.node, addresses=(pod.v4, pod.v6), serves=pod.serves)
+    addresses = (pod.v4, pod.v6)
+    return Pod(ref=pod.ref, workload=pod.workload, node=pod.node, addresses=addresses, serves=pod.serves, captured=pod.meshed)
 
 
 def _link(pod: LabPod) -> dict[str, Any]:
