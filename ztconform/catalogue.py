@@ -28,6 +28,7 @@ FEATURES = frozenset(
         "authorization-dry-run",
         "client-tls",
         "deny-priority",
+        "direct-calls",
         "disruption",
         "dns-policy",
         "dotted-accounts",

@@ -65,6 +65,8 @@ class Workload:
     # A prober with the same labels and account on the node where the workload is not, never ready and so never an endpoint:
     # with it every denial is probed from the same node and across nodes.
     satellite: bool = False
+    # Its Service is called through a waypoint: a mesh whose nodes' proxies know connections alone has one for requests.
+    waypoint: bool = False
     past_proxy: tuple[str, ...] = ()  # the certificates that its probes show past its own proxy, as in `Probe.cert`; "": none
     fixed_address: str = ""  # an outsider's IPv4 address where it stands in for a well-known one (cloud metadata)
 

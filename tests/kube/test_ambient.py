@@ -29,7 +29,8 @@ CHARTS = {
     "gateway-api": "GATEWAY_API",
 }
 VALUES = {"istiod": "ISTIOD_VALUES", "istio-cni": "ISTIO_CNI_VALUES", "ztunnel": "ZTUNNEL_VALUES"}
-REQUIREMENTS = ("M01", "M02", "M03", "M04", "M11", "N16", "U05")
+CONNECTIONS = ("M01", "M02", "M03", "M04", "M11", "N16")
+REQUESTS = ("A01", "A02", "A07", "A08", "A17", "I01", "I02", "I03", "R07", "U03", "U05")  # by waypoints
 MISSING = [f"ZTC_TEST_{name}" for name in (*CHARTS.values(), *VALUES.values(), "AMBIENT_IMAGES") if not given(name)]
 NAMES = ("permitted", "stranger", "server")
 
@@ -88,9 +89,53 @@ def row(source: str, want: str) -> Row:
     return Row(id=f"{source} {want}", probe=probe, want=want, by=by)  # type: ignore[arg-type]  # literals, as given
 
 
-def test_every_requirement_of_ambient_is_proved(meshed: Ready, tmp_path: Path) -> None:
-    found, said = outcomes(meshed, REQUIREMENTS, tmp_path)
-    assert dict.fromkeys(REQUIREMENTS, "PROVED") == found, said
+@pytest.mark.parametrize("requirements", [CONNECTIONS, REQUESTS], ids=["connections", "requests"])
+def test_every_requirement_of_ambient_is_proved(requirements: tuple[str, ...], meshed: Ready, tmp_path: Path) -> None:
+    found, said = outcomes(meshed, requirements, tmp_path)
+    assert dict.fromkeys(requirements, "PROVED") == found, said
+
+
+def by_waypoint() -> tuple[Manifest, ...]:
+    """Return a policy for the server's waypoint that admits one account, and for its ztunnel one that admits the waypoint alone."""
+
+    def allow(name: str, account: str, **where: object) -> Manifest:
+        rules = [{"from": [{"source": {"principals": [f"cluster.local/ns/shop/sa/{account}"]}}]}]
+        return {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {**where, "action": "ALLOW", "rules": rules},
+        }
+
+    return (
+        allow("permitted", "permitted", targetRefs=[{"group": "", "kind": "Service", "name": "server"}]),
+        allow("only-by-waypoint", "waypoint", selector={"matchLabels": {"app": "server"}}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dropped", "expected"),
+    [
+        ("", ["PROVED", "PROVED", "PROVED", "PROVED"]),
+        ("permitted", ["PROVED", "VIOLATED", "PROVED", "PROVED"]),
+        ("only-by-waypoint", ["PROVED", "PROVED", "VIOLATED", "VIOLATED"]),
+    ],
+)
+def test_a_waypoint_that_does_not_judge_is_a_violation_and_so_is_one_that_can_be_bypassed(
+    dropped: str, expected: list[str], cluster: KubeCluster
+) -> None:
+    stranger = row("stranger", "denied")
+    past = (replace(r, id=f"{r.id} by pod", probe=replace(r.probe, address="pod")) for r in (stranger, row("bare", "denied")))
+    rows = (row("permitted", "allowed"), stranger, *past)
+    case = Case(id="waypoint", topology=shop(), steps=(Step(apply=by_waypoint(), rows=rows),))
+    results = proof.prove_case(
+        case, cluster, mutate=lambda manifest: None if manifest["metadata"]["name"] == dropped else manifest, patience=20
+    )
+    assert expected == [result.outcome for result in results], [result.why for result in results]
+    if not dropped:
+        assert [("shop/permitted",), ("shop/only-by-waypoint",), ("shop/only-by-waypoint",)] == [
+            result.cause and result.cause.policies for result in results[1:]
+        ]
 
 
 def test_the_canary_sees_a_mesh_whose_policies_are_gone(cluster: KubeCluster) -> None:

@@ -140,3 +140,18 @@ def test_what_stands_beside_meshed_pods_is_needed_where_istio_runs_alone(
     known = resources(authorizationpolicies="AuthorizationPolicy", ciliumnetworkpolicies="CiliumNetworkPolicy")
     cluster = serving({"/apis": {"groups": [offered(group, "v1")]}, f"/apis/{group}/v1": known})
     assert needed == ({"destinationrules.networking.istio.io"} <= {need.name for need in access.needs(cluster)})
+
+
+@pytest.mark.parametrize(("ztunnels", "needed"), [({"items": [{}]}, True), ({"items": []}, False), (403, False)])
+def test_waypoints_are_made_of_gateways_where_istio_is_ambient(
+    ztunnels: object, needed: bool, serving: Callable[[dict[str, object]], Connection]
+) -> None:
+    known = resources(authorizationpolicies="AuthorizationPolicy")
+    cluster = serving(
+        {
+            "/apis": {"groups": [offered("security.istio.io", "v1")]},
+            "/apis/security.istio.io/v1": known,
+            "/apis/apps/v1/daemonsets?labelSelector=app%3Dztunnel": ztunnels,
+        }
+    )
+    assert needed == ({"gateways.gateway.networking.k8s.io"} <= {need.name for need in access.needs(cluster)})

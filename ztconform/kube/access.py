@@ -14,7 +14,7 @@ import yaml
 from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import ClusterError
-from ztconform.kube import calls, kinds
+from ztconform.kube import calls, inventory, kinds
 from ztconform.kube.client import Connection, is_missing, translated
 
 ROLE = "ztconform"
@@ -65,6 +65,12 @@ ISTIO = (
     Need(group="networking.istio.io", resource="destinationrules", verbs=("create", "get", "patch")),
     Need(group="telemetry.istio.io", resource="telemetries", verbs=("create", "get", "patch")),
 )
+# Waypoints are Gateways, from which Istio makes the rest.
+_WITH_AMBIENT = "app=ztunnel"
+AMBIENT = (
+    Need(group="gateway.networking.k8s.io", resource="gatewayclasses", verbs=("get",)),
+    Need(group="gateway.networking.k8s.io", resource="gateways", verbs=("create", "get", "list", "patch", "watch")),
+)
 
 # Its policies belong to tiers, which have permissions of their own
 # (https://docs.tigera.io/calico/latest/network-policy/policy-tiers/rbac-tiered-policies); its flows are read in a pod of Whisker.
@@ -84,7 +90,10 @@ def needs(connection: Connection) -> tuple[Need, ...]:
     """
     served = kinds.served(connection)
     groups = {kind.group for kind in served}
-    more = (*(ISTIO if _WITH_ISTIO in groups else ()), *(CALICO if _WITH_CALICO in groups else ()))
+    more = [*(ISTIO if _WITH_ISTIO in groups else ()), *(CALICO if _WITH_CALICO in groups else ())]
+    ztunnels = inventory.found(connection, "/apis/apps/v1/daemonsets", labelSelector=_WITH_AMBIENT) or {}
+    if _WITH_ISTIO in groups and ztunnels.get("items"):
+        more += AMBIENT
     return (*ALWAYS, *more, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in served))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from ztconform.errors import ClusterError, Rejected, UsageError
-from ztconform.kube import meshpods, objects, pods
+from ztconform.kube import meshpods, objects, pods, waypoints
 from ztconform.kube.client import is_conflict, translated
 from ztconform.kube.making import Maker, Planned, Surroundings, past
 from ztconform.kube.names import Names
@@ -62,6 +62,9 @@ class Deployment:
         self._copy_pull_secret(topology.namespaces)
         self._apply(beside)
         self.start(topology.workloads)
+        for name in sorted({w.ref.namespace for w in topology.workloads if w.meshed and w.waypoint}):
+            if self._mesh is not None and self._mesh.waypoint is not None:
+                waypoints.await_ready(self._resources, self.names.to_real(name), self._mesh.waypoint.name)
 
     @property
     def places(self) -> frozenset[str]:

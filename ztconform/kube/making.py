@@ -69,7 +69,10 @@ class Maker:
         if mesh is None:
             raise UsageError(f"namespace {namespace} is to hold meshed pods, and no mesh runs here")
         area = meshpods.area(namespace, self.names.to_real(namespace), self.around.domain, topology.workloads, mesh)
-        return [objects.labelled(manifest, self.around.labels) for manifest in mesh.objects(area)]
+        made = mesh.objects(area)
+        if mesh.waypoint is not None and any(w.waypoint and w.ref.namespace == namespace for w in topology.workloads):
+            made = (*made, *mesh.waypoint.objects(area.namespace, self.around.options))
+        return [objects.labelled(manifest, self.around.labels) for manifest in made]
 
     def services(self, workload: Workload) -> list[objects.Object]:
         """Return a workload's own Services."""

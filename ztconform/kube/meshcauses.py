@@ -15,7 +15,7 @@ from ztconform.mesh.denial import Denial, policy_of
 from ztconform.mesh.logentry import Entry
 from ztconform.model import Attempt, Layer, Ref
 
-_ALLOW, _DRY_RUN = "ALLOW", "istio.io/dry-run"
+ALLOW = "ALLOW"
 
 
 class Witness:
@@ -59,16 +59,16 @@ class Witness:
         if entry is None:
             return frozenset()
         found = set() if entry.tls else {"plaintext"}
-        rule = _would_deny(entry)
+        rule = would_deny(entry)
         if rule:
             found.add(self._policies.known_as(policy_of(rule)))
         elif rule is not None and entry.pod in pods:
-            real, wanted = pods[entry.pod].real, {"action": _ALLOW}
+            real, wanted = pods[entry.pod].real, {"action": ALLOW}
             found |= set(self._policies.speaking_of(real, "AuthorizationPolicy", self._root, wanted, dry_run=True))
         return frozenset(found)
 
 
-def _would_deny(entry: Entry) -> str | None:
+def would_deny(entry: Entry) -> str | None:
     """Return the dry-run rule that would have denied, "" where none would have allowed, None where they would have let pass."""
     denying = next((shadow for shadow in reversed(entry.shadows) if shadow.of != "audit" and shadow.denied), None)
     return None if denying is None else denying.rule
@@ -99,7 +99,7 @@ def passed(logs: ProxyLogs[E, W], sent: Probes, pods: Mapping[Ref, KubePod], sin
 
 def demanding(policies: Policies, pod: KubePod, layer: Layer, root: str) -> tuple[str, ...]:
     """Return which of Istio's policies refuse at this layer what they do not admit to a pod; `root` as `Witness` has it."""
-    kind, wanted = ("AuthorizationPolicy", {"action": _ALLOW}) if layer == "l7" else ("PeerAuthentication", {})
+    kind, wanted = ("AuthorizationPolicy", {"action": ALLOW}) if layer == "l7" else ("PeerAuthentication", {})
     return policies.speaking_of(pod.real, kind, root, wanted, dry_run=False)
 
 

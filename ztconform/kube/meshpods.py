@@ -54,7 +54,7 @@ def fitted(pod: Object, workload: Workload, mesh: Mesh, past_command: list[str])
 
 
 def spoken(service: Object, workload: Workload, mesh: Mesh) -> Object:
-    """Return a Service whose ports say what they speak, by which the mesh knows how to read them.
+    """Return a Service whose ports say what they speak, by which the mesh knows how to read them; and behind what waypoint.
 
     The headless one leaves out the ports that are in no Service: what the mesh knows of them would be more than in real life.
     """
@@ -66,7 +66,10 @@ def spoken(service: Object, workload: Workload, mesh: Mesh) -> Object:
         if key not in hidden:
             app = mesh.app_protocols.get(apps[key])
             ports.append({**port, "appProtocol": app} if app else port)
-    return {**service, "spec": {**service["spec"], "ports": ports}}
+    metadata = service["metadata"]
+    if mesh.waypoint is not None and workload.waypoint and service["spec"].get("clusterIP") != "None":
+        metadata = {**metadata, "labels": {**metadata["labels"], **mesh.waypoint.service_labels}}
+    return {**service, "metadata": metadata, "spec": {**service["spec"], "ports": ports}}
 
 
 def uncaptured(workload: Workload, mesh: Mesh | None) -> Workload | None:

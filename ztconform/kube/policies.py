@@ -4,7 +4,7 @@
 Where they name a namespace is left to `names`; what they do is for the probes to show.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,18 +145,30 @@ class Policies:
         """Return the mesh's policies of a kind that select a pod (as it is in the cluster), as the case names them.
 
         Those of the namespace `root` speak of every pod; `wanted` are fields that they have, an ALLOW being the default action.
+        One that is bound to a Service, or to a gateway, selects no pod.
         """
-        found = []
+        there = self._of_mesh(kind, (root, pod.namespace), wanted, dry_run=dry_run)
+        selecting = ((name, spec.get("selector") or {}) for name, spec in there if "targetRefs" not in spec)
+        return tuple(sorted(name for name, labels in selecting if self._is_selected(pod, labels)))
+
+    def bound_to(self, service: Ref, kind: str, wanted: Mapping[str, str], *, dry_run: bool) -> tuple[str, ...]:
+        """Return the mesh's policies of a kind that are bound to a Service (as it is in the cluster); the rest is as above."""
+        target = ("Service", service.name)
+        there = self._of_mesh(kind, (service.namespace,), wanted, dry_run=dry_run)
+        bound = ((name, [(to.get("kind"), to.get("name")) for to in spec.get("targetRefs") or ()]) for name, spec in there)
+        return tuple(sorted(name for name, targets in bound if target in targets))
+
+    def _of_mesh(
+        self, kind: str, namespaces: Collection[str], wanted: Mapping[str, str], *, dry_run: bool
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the policies of a kind in these namespaces that have these fields: as the case names each, and what it says."""
         for applied in self._applied.values():
             spec, metadata = applied.sent.get("spec") or {}, applied.sent["metadata"]
             dry = (metadata.get("annotations") or {}).get("istio.io/dry-run") == "true"
-            if applied.sent.get("kind") != kind or metadata.get("namespace") not in (root, pod.namespace) or dry != dry_run:
+            if applied.sent.get("kind") != kind or metadata.get("namespace") not in namespaces or dry != dry_run:
                 continue
-            if any(spec.get(key, value if key == "action" else None) != value for key, value in wanted.items()):
-                continue
-            if self._is_selected(pod, spec.get("selector") or {}):
-                found.append(self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))))
-        return tuple(sorted(found))
+            if all(spec.get(key, value if key == "action" else None) == value for key, value in wanted.items()):
+                yield self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))), spec
 
 
 def selector(declared: Mapping[str, Any]) -> str:

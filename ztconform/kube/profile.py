@@ -11,6 +11,7 @@ from ztconform.kube.pods import KubePod
 from ztconform.kube.policies import Policies
 from ztconform.kube.resources import Resources
 from ztconform.model import Attempt, Manifest, Ref, Transport
+from ztconform.settings import PodOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,15 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waypoint:
+    """Say how a namespace gets a proxy that judges requests, where the nodes' know connections alone."""
+
+    name: str  # of the Gateway, which those who make its pods label them with
+    objects: Callable[[str, PodOptions], tuple[Manifest, ...]]  # of ours in a namespace of this name
+    service_labels: Mapping[str, str]  # of Services that are called through it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
     """Say how pods become part of a mesh, how an attacker passes its own proxy, and what the proxies tell."""
 
@@ -110,6 +120,7 @@ class Mesh:
     # Who speaks for the proxies in one case; the names are those of the nodes that are used, as pods count them.
     witness: Callable[[Resources, Policies, Sequence[str]], Witness]
     redirected: tuple[str, str] = ("", "")  # the annotation of pods that a node's proxy captures
+    waypoint: Waypoint | None = None
     app_protocols: Mapping[str, str] = field(  # what our ports speak, as a Service's appProtocol says it to the mesh
         default_factory=lambda: {"http": "http", "http2": "http2", "grpc": "grpc", "tcp": "tcp"}
     )

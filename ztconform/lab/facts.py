@@ -11,7 +11,7 @@ from ztconform.lab.signatures import SIGNATURES, SPIRE_SIGNATURES
 from ztconform.mesh import sidecar
 from ztconform.timeouts import LAB, LAB_SPIRE
 
-_OF_THE_NETWORK = ("l34", "outsider", "dual-stack", "flow-log", "pod-ipblock")
+_OF_THE_NETWORK = ("l34", "direct-calls", "outsider", "dual-stack", "flow-log", "pod-ipblock")
 _OF_THE_MESH = (*sidecar.FEATURES, "svid-rotation")
 _LACKING = {
     "authorization-audit": "the lab's mesh speaks Istio's policies, which have no audit; they have dry runs",

@@ -39,6 +39,15 @@ def with_attackers(case: Case) -> Case:
     return _each_workload(case, prepared)
 
 
+def with_waypoints(case: Case) -> Case:
+    """Return the case with a waypoint before every workload that a policy is bound to, or whose callers are to be known."""
+    called = {row.probe.target for step in case.steps for row in step.rows if row.identity is not None}
+    for manifest in (manifest for step in case.steps for manifest in step.apply):
+        namespace, spec = str(manifest["metadata"].get("namespace", "default")), manifest.get("spec") or {}
+        called |= {Ref(namespace, str(to.get("name"))) for to in spec.get("targetRefs") or () if to.get("kind") == "Service"}
+    return _each_workload(case, lambda workload: replace(workload, waypoint=workload.ref in called))
+
+
 def _each_workload(case: Case, change: Callable[[Workload], Workload]) -> Case:
     """Return the case with every workload changed, those that start later too."""
 

@@ -39,10 +39,13 @@ def prove_case(
     """
     _demand_unique_ids(case)
     rows = [row for step in case.steps for row in step.rows]
-    lacking = cluster.facts().features.get("outsider", "")
+    features = cluster.facts().features
+    lacking = features.get("outsider", "")
     if lacking:
         case = plan.without_outsiders(case)
     case = plan.with_attackers(plan.with_satellites(case))
+    if features.get("waypoint") == "":
+        case = plan.with_waypoints(case)
     kept = False
     try:
         cluster.deploy(case.topology, case.id)

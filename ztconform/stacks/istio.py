@@ -12,7 +12,7 @@ import yaml
 
 from ztconform.mesh import sidecar
 from ztconform.settings import Settings
-from ztconform.stacks import ambientmesh, charts, gatewayapi, istiomesh, meshsignatures
+from ztconform.stacks import ambientmesh, charts, gatewayapi, istiomesh, meshsignatures, waypoint
 from ztconform.stacks.component import Composition, Findings, Found, Overlay, Role, Site, Step
 
 if TYPE_CHECKING:
@@ -90,11 +90,13 @@ class Istio(Overlay):
         )
         mode = default_mode(policies)
         image = istiod.images[0] if istiod else ""
+        version = inventory.tag(image)
+        more = waypoint.features(config, version, lacking=_no_waypoint(connection)) if ambient else istiomesh.features(mesh)
         return Findings(
             dialects=("istio-waypoint", "istio") if ambient else ("istio",),
-            features={**features(ambient=ambient), **({} if ambient else istiomesh.features(mesh))},
+            features={**features(ambient=ambient), **more},
             versions={
-                "istio": inventory.tag(image) or image or "unknown",
+                "istio": version or image or "unknown",
                 "istio data plane": "ambient" if ambient else "sidecar",
                 "istio trust domain": str(config.get("trustDomain") or "cluster.local"),
                 "istio mtls default": mode,
@@ -128,7 +130,7 @@ def features(*, ambient: bool) -> Mapping[str, str]:
         "federation": "no second trust domain is set up",
         "hbone": "sidecars speak no HBONE",
         "waypoint": "sidecars judge L7 themselves; waypoints are of the ambient mode",
-        **(ambientmesh.features() if ambient else {}),
+        **({**ambientmesh.features(), **waypoint.features(istiomesh.MESH_CONFIG, "")} if ambient else {}),
     }
 
 
@@ -207,6 +209,15 @@ def _hub(settings: Settings) -> str:
 
 def _profile(stack: Composition) -> Mapping[str, Any]:
     return {"profile": "ambient"} if "ambient" in stack.options else {}
+
+
+def _no_waypoint(connection: "Connection") -> str:
+    """Return why no waypoint can be made in this cluster, "" where it can."""
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    there = inventory.found(connection, f"/apis/gateway.networking.k8s.io/v1/gatewayclasses/{waypoint.CLASS}")
+    needed = f"ztunnel knows connections and no requests, and there is no GatewayClass {waypoint.CLASS} for waypoints"
+    return "" if there is not None else f"{needed}: Istio makes it once the definitions of Gateway API are installed"
 
 
 def _istiod(connection: "Connection") -> "Rollout | None":

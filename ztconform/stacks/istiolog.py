@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the access log of Istio's sidecars reads: in the format of our own stacks, and in Istio's own default, as text.
+"""How the access log of Istio's sidecars and waypoints reads: in the format of our own stacks, and in Istio's default, as text.
 
 What a line means for a probe is left to the cluster. In the default format a request is known by its x-request-id, which sidecars
 leave as it is: Envoy makes a new one for edge requests alone (config/http/http_conn_man/headers, x-request-id), and none of
@@ -19,6 +19,8 @@ from ztconform.model import Ref
 # What our own stacks write: what is read here, and by what a request is told from a connection.
 FORMAT: Mapping[str, str] = {**logentry.FORMAT, "protocol": "%PROTOCOL%"}
 
+NO_DRY_RUNS = "Istio's default log format leaves out what a dry run would deny: set MeshConfig.accessLogFormat as our stacks do"
+
 # pilot/pkg/model/telemetry_logging.go, EnvoyTextLogFormat. "-" stands for what there is none of.
 _QUOTED, _WORD = r'"([^"]*)"', r"(\S+)"
 _TEXT = re.compile(
@@ -33,12 +35,12 @@ def unlogged(config: Mapping[str, Any]) -> str:
     given = str(config.get("accessLogFormat") or "")
     if config.get("accessLogFile") not in (None, "", "/dev/stdout"):
         return (
-            f"Istio's sidecars write their access log to {config['accessLogFile']}, and not to /dev/stdout, where it can be read"
+            f"Istio's proxies write their access log to {config['accessLogFile']}, and not to /dev/stdout, where it can be read"
         )
     if is_ours(config) or (not given and str(config.get("accessLogEncoding") or "TEXT") == "TEXT"):
         return ""
     return (
-        "Istio's sidecars log in a format of this mesh's own (MeshConfig.accessLogFormat or accessLogEncoding), which may not "
+        "Istio's proxies log in a format of this mesh's own (MeshConfig.accessLogFormat or accessLogEncoding), which may not "
         "tell who denied: leave both out, or set them as ztconform's own stacks do"
     )
 
@@ -64,6 +66,16 @@ def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | None:
     inward = "inbound" if host.strip("[]") in addresses else "outbound"
     what = "request" if str(said.get("protocol") or "-") != "-" else "connection"
     return logentry.entry({**said, "side": f"{inward}-{what}", "pod": str(pod)})
+
+
+def read_waypoint(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | None:
+    """Return what a line of a waypoint's output says of a request to a pod of its namespace, None for any other line.
+
+    A request is logged by the listener that judges it; what only carries a tunnel has no nonce.
+    """
+    said = _of_json(line) if line.startswith(b"{") else _of_text(line)
+    found = None if said is None else logentry.entry({**said, "side": "inbound-request", "pod": str(pod)})
+    return found if found is not None and found.nonce else None
 
 
 def _of_json(line: bytes) -> dict[str, Any] | None:

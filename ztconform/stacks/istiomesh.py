@@ -145,15 +145,19 @@ def objects(area: "Area") -> tuple[Manifest, ...]:
 
 
 def with_log(area: "Area") -> tuple[Manifest, ...]:
-    """Return these objects, and one that has the sidecars of a namespace write an access log where their mesh has none."""
-    logging = {
+    """Return these objects, and what has the sidecars of a namespace write an access log."""
+    return (*objects(area), logging(area.namespace))
+
+
+def logging(namespace: str) -> Manifest:
+    """Return what has the proxies of a namespace write an access log where their mesh has none."""
+    return {
         "apiVersion": "telemetry.istio.io/v1",
         "kind": "Telemetry",
-        "metadata": {"name": "ztconform", "namespace": area.namespace},
+        "metadata": {"name": "ztconform", "namespace": namespace},
         # The provider of this name is built in (pkg/config/mesh, DefaultMeshConfig).
         "spec": {"accessLogging": [{"providers": [{"name": "envoy"}]}]},
     }
-    return (*objects(area), logging)
 
 
 def _rule(name: str, host: str, area: "Area", policy: Mapping[str, Any]) -> Manifest:
@@ -167,9 +171,8 @@ def _rule(name: str, host: str, area: "Area", policy: Mapping[str, Any]) -> Mani
 
 def features(mesh: "Mesh") -> Mapping[str, str]:
     """Return what a ready mesh of sidecars adds to what a stack can prove, each with "" or the reason why not."""
-    dry_run = "Istio's default log format leaves out what a dry run would deny: set MeshConfig.accessLogFormat as our stacks do"
     return {
         **dict.fromkeys(sidecar.FEATURES, mesh.unlogged),
-        "authorization-dry-run": mesh.unlogged or (dry_run if mesh.request_id else ""),
+        "authorization-dry-run": mesh.unlogged or (istiolog.NO_DRY_RUNS if mesh.request_id else ""),
         "svid-rotation": NOT_DRIVEN,
     }

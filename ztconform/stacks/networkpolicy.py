@@ -35,6 +35,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "authorization-dry-run": _MESH,
         "client-tls": _MESH,
         "deny-priority": _POLICY,
+        "direct-calls": "",
         "disruption": "parts of a real cluster are not restarted yet",
         "dns-policy": _POLICY,
         "dotted-accounts": _MESH,
