@@ -96,7 +96,7 @@ def test_every_requirement_of_ambient_is_proved(requirements: tuple[str, ...], m
 
 
 def by_waypoint() -> tuple[Manifest, ...]:
-    """Return a policy by which the server's waypoint admits one account, and one by which its ztunnel admits the waypoint alone."""
+    """Return a policy by which the server's waypoint admits one account, and one by which ztunnel admits the waypoint alone."""
 
     def allow(name: str, account: str, **where: object) -> Manifest:
         rules = [{"from": [{"source": {"principals": [f"cluster.local/ns/shop/sa/{account}"]}}]}]
