@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which stacks there are, what each needs and will be able to prove, and the images that it runs from; asks no cluster."""
 
+import ast
 from collections.abc import Callable, Mapping
 
-from ztconform import catalogue
+from ztconform import catalogue, resources
 from ztconform.errors import EXIT_PROVED, UsageError
 from ztconform.settings import Settings
 from ztconform.stacks import find, names
@@ -22,7 +23,7 @@ def stacks(say: Say, settings: Settings) -> int:
         if isinstance(stack, ComposedStack):
             count = len(images.of(stack, settings))
             able = len(_able(promised(stack, settings)))
-            say(f"    needs {_needs(stack)}, {count} images; can prove {able} of {len(catalogue.load())} requirements")
+            say(f"    needs {_needs(stack)}, {count} images; can prove {able} of the {len(played())} requirements with scenarios")
     say("every other combination is a stack too, as far as it makes sense: CNI[+PART...][:OPTION...]")
     return EXIT_PROVED
 
@@ -60,8 +61,17 @@ def images(say: Say, name: str, settings: Settings) -> int:
     return EXIT_PROVED
 
 
+def played() -> frozenset[str]:
+    """Return the requirements that our scenarios prove, as they are written there; nothing is imported."""
+    files = resources.folder("scenarios").glob("test_*.py")
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    calls = (node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "requirement")
+    return frozenset(ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "id")
+
+
 def _able(features: Mapping[str, str]) -> list[str]:
-    return [one.id for one in catalogue.load().values() if all(features[feature] == "" for feature in one.features)]
+    wanted = [one for one in catalogue.load().values() if one.id in played()]
+    return [one.id for one in wanted if all(features[feature] == "" for feature in one.features)]
 
 
 def _needs(stack: ComposedStack) -> str:
