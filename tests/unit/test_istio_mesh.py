@@ -16,7 +16,7 @@ from ztconform.kube.nodes import Nodes
 from ztconform.kube.profile import SVID_FOLDER, SVID_VOLUME, Area
 from ztconform.model import Port, Ref, Topology, Workload
 from ztconform.settings import PodOptions, Settings
-from ztconform.stacks import composition, istio, istiomesh
+from ztconform.stacks import composition, istio, istiomesh, waypoint
 
 MESH = istiomesh.mesh(istiomesh.MESH_CONFIG)
 LABELS = Labels("ztconform.io", "run")
@@ -145,7 +145,15 @@ def test_a_mesh_whose_log_is_not_known_proves_no_denial() -> None:
 def test_settings_of_a_mesh_that_cannot_be_read_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inventory, "config_map", lambda *_: {"mesh": "trustDomain: one: two\n"})
     with pytest.raises(ClusterError, match=r"ConfigMap istio-system/istio-canary is no YAML \(.*\): what .* cannot be known$"):
-        istiomesh.found(None, revision="canary")  # type: ignore[arg-type]  # nobody is asked
+        istiomesh.config(None, revision="canary")  # type: ignore[arg-type]  # nobody is asked
+
+
+def test_what_is_installed_for_ambient_is_what_its_waypoints_are_promised_to_prove() -> None:
+    found = composition.parse("cilium+istio:ambient")
+    told = waypoint.features(istio.istiod_values(found, Settings(run="run"))["meshConfig"], "1.30.3")
+    promised = istio.COMPONENT.promises(found)
+    assert {feature: promised[feature] for feature in told} == told
+    assert not any(why for feature, why in told.items() if feature != "direct-calls")
 
 
 @pytest.mark.parametrize("name", ["cilium+istio", "calico+istio", "cilium+istio+gateway"])

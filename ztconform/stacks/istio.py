@@ -8,8 +8,6 @@ captured by an init container, and istio-cni is left out. How sidecars are spoke
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ztconform.mesh import sidecar
 from ztconform.settings import Settings
 from ztconform.stacks import ambientmesh, charts, gatewayapi, istiomesh, meshsignatures, waypoint
@@ -80,14 +78,15 @@ class Istio(Overlay):
 
         istiod = _istiod(connection)
         namespace = istiod.namespace if istiod else NAMESPACE
-        config = mesh_config(inventory.config_map(connection, namespace, _config_map(istiod)) or {})
+        revision = _revision(istiod)
+        config = istiomesh.config(connection, namespace, revision)
         ambient = "ambient" in stack.options
-        mesh = ambientmesh.mesh(config, namespace=namespace)
-        if not ambient:
-            mesh = istiomesh.found(connection, namespace, _revision(istiod))
-        policies = inventory.found(
-            connection, f"/apis/security.istio.io/v1/namespaces/{root(config, namespace)}/peerauthentications"
-        )
+        if ambient:
+            mesh = ambientmesh.mesh(config, namespace=namespace)
+        else:
+            cni = istiomesh.redirects(connection)
+            mesh = istiomesh.mesh(config, namespace=namespace, revision=revision, cni=cni)
+        policies = inventory.found(connection, f"/apis/security.istio.io/v1/namespaces/{mesh.root_namespace}/peerauthentications")
         mode = default_mode(policies)
         image = istiod.images[0] if istiod else ""
         version = inventory.tag(image)
@@ -98,7 +97,7 @@ class Istio(Overlay):
             versions={
                 "istio": version or image or "unknown",
                 "istio data plane": "ambient" if ambient else "sidecar",
-                "istio trust domain": str(config.get("trustDomain") or "cluster.local"),
+                "istio trust domain": mesh.trust_domain,
                 "istio mtls default": mode,
             },
             signatures=meshsignatures.AMBIENT if ambient else istiomesh.SIGNATURES,
@@ -116,7 +115,7 @@ class Istio(Overlay):
         lines = [
             str(trouble) for trouble in inventory.troubles(connection, namespace, "app in (istiod, ztunnel, istio-cni-node)")
         ]
-        config = inventory.config_map(connection, namespace, _config_map(istiod)) or {}
+        config = inventory.config_map(connection, namespace, istiomesh.config_map(_revision(istiod))) or {}
         return "".join(f"{line}\n" for line in [*lines, *config.get("mesh", "").splitlines()])
 
 
@@ -154,20 +153,6 @@ def ztunnel_values(settings: Settings) -> Mapping[str, Any]:
         "env": {"SECRET_TTL": f"{settings.svid_ttl or TTL:.0f}s"},
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
     }
-
-
-def mesh_config(data: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the mesh's configuration as its ConfigMap has it; empty where it cannot be read."""
-    try:
-        found = yaml.safe_load(data.get("mesh", ""))
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def root(config: Mapping[str, Any], namespace: str) -> str:
-    """Return the namespace whose policies are in force in all others."""
-    return str(config.get("rootNamespace") or namespace)
 
 
 def default_mode(policies: Mapping[str, Any] | None) -> str:
@@ -229,12 +214,6 @@ def _istiod(connection: "Connection") -> "Rollout | None":
 def _revision(istiod: "Rollout | None") -> str:
     """Return the control plane's revision, which its name bears ("istiod-canary"); "" for the default one."""
     return istiod.name.removeprefix("istiod").removeprefix("-") if istiod else ""
-
-
-def _config_map(istiod: "Rollout | None") -> str:
-    """Return the name of the mesh's ConfigMap, which bears the revision as its control plane does."""
-    revision = _revision(istiod)
-    return f"istio-{revision}" if revision else "istio"
 
 
 COMPONENT = Istio()

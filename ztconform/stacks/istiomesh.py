@@ -48,28 +48,41 @@ NAMESPACE = "istio-system"
 _CNI = "istio-cni-node"
 
 
-def found(connection: "Connection", namespace: str = NAMESPACE, revision: str = "") -> "Mesh":
-    """Return the mesh whose control plane runs in a namespace, by its own settings; `revision` is "" for the default one.
+def config(connection: "Connection", namespace: str = NAMESPACE, revision: str = "") -> Mapping[str, Any]:
+    """Return the MeshConfig of the control plane in a namespace; `revision` is "" for the default one.
 
-    Raises ClusterError where it cannot be asked, or its settings cannot be read.
+    Raises ClusterError where it cannot be asked for, or not be read.
     """
-    import yaml  # noqa: PLC0415 - likewise
+    import yaml  # noqa: PLC0415 - the extra may be missing
 
-    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+    from ztconform.kube import inventory  # noqa: PLC0415 - likewise
 
-    name = f"istio-{revision}" if revision else "istio"
+    name = config_map(revision)
     stored = inventory.config_map(connection, namespace, name) or {}
     try:
-        config = yaml.safe_load(stored.get("mesh") or "") or {}
+        found = yaml.safe_load(stored.get("mesh") or "") or {}
     except yaml.YAMLError as error:
         where = f"the MeshConfig in the ConfigMap {namespace}/{name} is no YAML"
-        raise ClusterError(f"{where} ({' '.join(str(error).split())}): what Istio's sidecars log cannot be known") from None
-    redirected = any(daemon_set.name == _CNI for daemon_set in inventory.daemon_sets(connection))
-    return mesh(config, namespace=namespace, revision=revision, cni=redirected)
+        raise ClusterError(f"{where} ({' '.join(str(error).split())}): what Istio's proxies log cannot be known") from None
+    if not isinstance(found, dict):
+        raise ClusterError(f"the MeshConfig in the ConfigMap {namespace}/{name} is no mapping: what Istio does cannot be known")
+    return found
+
+
+def config_map(revision: str) -> str:
+    """Return the name of the mesh's ConfigMap, which bears the revision as its control plane does."""
+    return f"istio-{revision}" if revision else "istio"
+
+
+def redirects(connection: "Connection") -> bool:
+    """Return whether Istio's CNI plugin captures pods, and no init container does."""
+    from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
+
+    return any(daemon_set.name == _CNI for daemon_set in inventory.daemon_sets(connection))
 
 
 def mesh(config: Mapping[str, Any], *, namespace: str = NAMESPACE, revision: str = "", cni: bool = False) -> "Mesh":
-    """Return the mesh of a MeshConfig; `cni` says whether Istio's CNI plugin redirects, and no init container does."""
+    """Return the mesh of a MeshConfig; `cni` is what `redirects` says."""
     from ztconform.kube.meshcauses import Witness  # noqa: PLC0415 - the extra may be missing
     from ztconform.kube.profile import Mesh  # noqa: PLC0415 - likewise
     from ztconform.kube.proxylog import ProxyLogs, beside, word  # noqa: PLC0415 - likewise
