@@ -21,7 +21,12 @@ from ztconform.kube.client import Connection
 OBJECTS = Path(__file__).parent / "unit" / "data" / "objects"
 Object = dict[str, Any]
 
-_PLURALS = {"NetworkPolicy": "networkpolicies", "TigeraStatus": "tigerastatuses", "StagedNetworkPolicy": "stagednetworkpolicies"}
+_PLURALS = {
+    "GatewayClass": "gatewayclasses",
+    "NetworkPolicy": "networkpolicies",
+    "TigeraStatus": "tigerastatuses",
+    "StagedNetworkPolicy": "stagednetworkpolicies",
+}
 _RESOURCES = {
     "/api/v1": [("namespaces", "Namespace", False), ("configmaps", "ConfigMap", True), ("secrets", "Secret", True)],
     "/apis/cilium.io/v2": [("ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicy", False)],

@@ -206,6 +206,19 @@ def test_istios_default_for_plaintext_is_a_finding(policies: list[recorded.Objec
     assert not any("takes plaintext" in note for note in ours.notes)  # which is how our own stacks begin
 
 
+def test_ambient_judges_requests_where_there_is_a_class_for_waypoints() -> None:
+    of_waypoints: recorded.Object = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "istio-waypoint"},
+    }
+    for more, missing in (([of_waypoints], ""), ([], "there is no GatewayClass istio-waypoint")):
+        with has(("cilium", *AMBIENT), V4, *more) as connection:
+            features = stack_of("cilium+istio:ambient").profile(connection, Settings(), "").features
+        assert all(missing in features[name] for name in ("l7-authz", "identity", "waypoint"))
+        assert bool(missing) == bool(features["waypoint"])
+
+
 @pytest.mark.parametrize(
     ("inbound", "words"),
     [("deny", []), ("cluster-authenticated", []), ("all-unauthenticated", ["takes plaintext"]), ("audit", ["denies nothing"])],
