@@ -128,8 +128,8 @@ def entries(*lines: bytes) -> list[Entry]:
     return [found for line in lines if (found := istiolog.read_waypoint(line, POD, OWN)) is not None]
 
 
-def sent(signal: str = "answered", address: str = "service", *, captured: bool = True, has: bool = True) -> Any:
-    probe = Probe(source=FRONTEND, target=PAYMENT, port=8080, address=address)  # type: ignore[arg-type]  # a Literal
+def sent(signal: str = "answered", *, captured: bool = True, has: bool = True, **fields: Any) -> Any:
+    probe = Probe(source=FRONTEND, target=PAYMENT, port=8080, **fields)
     attempt = Attempt(id="a", row="r", probe=probe, targets=(POD,), timeout=1.0)
     met = Observation(attempt="a", nonce="n1", sent=1, ended=2, signal=signal, stage="done")  # type: ignore[arg-type]  # likewise
     pods = {
@@ -174,6 +174,8 @@ def test_a_request_that_none_or_two_lines_may_be_of_is_not_known(lines: list[byt
         ({"address": "name"}, True),
         ({"address": "pod"}, False),
         ({"address": "headless"}, False),
+        ({"address": "node"}, False),
+        ({"via": Ref("shop", "alias")}, False),
         ({"signal": "closed"}, False),
         ({"captured": False}, False),
         ({"has": False}, False),

@@ -116,8 +116,9 @@ def through(sent: Probes, pods: Mapping[Ref, KubePod]) -> dict[str, Sent]:
 
 def _led(attempt: Attempt, observation: Observation, pods: Mapping[Ref, KubePod]) -> Sent | None:
     """Return a probe that its client's own proxy took to a waypoint; None for any other."""
-    made = sent_by(attempt, observation, pods)
-    if made is None or made.client is None or observation.signal != "answered" or attempt.probe.address in ("pod", "headless"):
+    made, probe = sent_by(attempt, observation, pods), attempt.probe
+    by_service = probe.via is None and probe.address in ("service", "name")  # no other Service has one
+    if made is None or made.client is None or observation.signal != "answered" or not by_service:
         return None
     return made if any(pod.workload.waypoint for pod in made.servers) else None
 
