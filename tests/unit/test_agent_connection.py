@@ -136,7 +136,7 @@ def test_behind_an_answer_that_ends_the_connection_the_others_are_closed(
 
 def test_a_timeout_ends_the_connection_for_those_behind_it(address: str) -> None:
     with socket.create_server((address, STRANGE)):
-        seen = probe_all([{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 0.2}] * 3)
+        seen = probe_all([{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 0.8}] * 3)
     assert [("timeout", "request", ""), ENDED, ENDED] == [told(each) for each in seen]
 
 
@@ -165,7 +165,7 @@ def test_where_no_connection_comes_about_all_of_them_say_so(address: str) -> Non
     seen = probe_all([{"kind": "http2", "address": address, "port": CLOSED, "connection": "a"}] * 3)
     assert [("refused", "connect", "ECONNREFUSED")] * 3 == [told(each) for each in seen]
     with socket.create_server((address, STRANGE)):
-        specs = [{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 0.1, "tls": {}}] * 2
+        specs = [{"kind": "http", "address": address, "port": STRANGE, "connection": "a", "timeout": 0.8, "tls": {}}] * 2
         assert [("timeout", "tls", "")] * 2 == [told(each) for each in probe_all(specs)]
     bad = {"kind": "http", "address": address, "port": STRANGE, "connection": "a", "tls": {"chain": "x", "key": "y"}}
     assert ["not-run"] * 2 == [each["signal"] for each in probe_all([bad, bad])]

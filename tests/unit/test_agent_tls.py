@@ -253,7 +253,7 @@ def test_an_end_or_nonsense_in_the_handshake_is_closed(address: str, answer: byt
 
 def test_a_server_that_says_nothing_to_a_hello_is_a_timeout_in_tls(address: str) -> None:
     with socket.create_server((address, PORT)):
-        assert ("timeout", "tls", "") == told(probe(address, "tls", timeout=0.2))
+        assert ("timeout", "tls", "") == told(probe(address, "tls", timeout=0.8))
 
 
 @pytest.mark.parametrize("settled", [False, True])
