@@ -18,7 +18,8 @@ from ztconform.catalogue import FEATURES
 from ztconform.kube import inventory, ready
 from ztconform.kube.client import Connection
 from ztconform.settings import Settings
-from ztconform.stacks import composition, detect
+from ztconform.stacks import composition, detect, istio
+from ztconform.stacks.component import Site
 from ztconform.stacks.composed import ComposedStack
 
 V4, BOTH = recorded.node("10.244.0.0/24"), recorded.node("10.244.0.0/24", "fd00:10:244::/64")
@@ -206,13 +207,17 @@ def test_istios_default_for_plaintext_is_a_finding(policies: list[recorded.Objec
     assert not any("takes plaintext" in note for note in ours.notes)  # which is how our own stacks begin
 
 
-def test_ambient_judges_requests_where_there_is_a_class_for_waypoints() -> None:
-    of_waypoints: recorded.Object = {
+def of_waypoints(accepted: str) -> recorded.Object:
+    return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GatewayClass",
         "metadata": {"name": "istio-waypoint"},
+        "status": {"conditions": [{"type": "Accepted", "status": accepted}]},
     }
-    for more, missing in (([of_waypoints], ""), ([], "there is no GatewayClass istio-waypoint")):
+
+
+def test_ambient_judges_requests_where_there_is_a_class_for_waypoints() -> None:
+    for more, missing in (([of_waypoints("True")], ""), ([], "there is no GatewayClass istio-waypoint")):
         with has(("cilium", *AMBIENT), V4, *more) as connection:
             features = stack_of("cilium+istio:ambient").profile(connection, Settings(), "").features
         assert all(missing in features[name] for name in ("l7-authz", "identity", "waypoint"))
@@ -301,6 +306,24 @@ def test_a_mesh_is_ready_when_its_webhook_is_trusted() -> None:
     assert ["the webhook istio-sidecar-injector has no certificate yet"] == lacks("cilium+istio", there)
     webhook["webhooks"][1]["clientConfig"]["caBundle"] = "YQ=="
     assert [] == lacks("cilium+istio", there)
+
+
+def test_a_new_ambient_mesh_is_awaited_until_it_has_its_class_of_waypoints() -> None:
+    site = Site(cluster="ztc", pods=("10.244.0.0/16",))
+    steps = istio.COMPONENT.steps(composition.parse("cilium+istio:ambient"), Settings(run="run"), site)
+    goal = next(step for step in steps if isinstance(step, ready.Goal) and step.conditions)
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gatewayclasses.gateway.networking.k8s.io"},
+    }
+    for more, missing in (
+        ([], ["gatewayclasses/istio-waypoint: not there"]),
+        ([of_waypoints("False")], ["gatewayclasses/istio-waypoint is not Accepted"]),
+        ([of_waypoints("True")], []),
+    ):
+        with recorded.serving([crd, *more]) as connection:
+            assert missing == [lack.text for lack in ready.missing(connection, goal)]
 
 
 def test_a_part_that_is_not_there_is_what_is_lacking() -> None:

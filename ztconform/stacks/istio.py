@@ -27,6 +27,8 @@ CRDS = (
 )
 HUB = "docker.io/istio"
 TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
+_WAYPOINTS = f"/apis/gateway.networking.k8s.io/v1/gatewayclasses/{waypoint.CLASS}"
+_CRD = "customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io"
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
 
 
@@ -46,6 +48,7 @@ class Istio(Overlay):
         if ambient:
             found.append(charts.chart("istio-cni", settings, _global(settings), _profile(stack)))
             found.append(charts.chart("ztunnel", settings, ztunnel_values(settings), _profile(stack)))
+            found.append(_classes())
         return tuple(found)
 
     def promises(self, stack: Composition) -> Mapping[str, str]:
@@ -196,11 +199,19 @@ def _profile(stack: Composition) -> Mapping[str, Any]:
     return {"profile": "ambient"} if "ambient" in stack.options else {}
 
 
+def _classes() -> "Goal":
+    """Return the class of waypoints, which a new control plane makes once it leads: what is looked at before has none."""
+    from ztconform.kube.ready import Condition, Goal  # noqa: PLC0415 - the extra may be missing
+
+    accepted = Condition(path=_WAYPOINTS, type="Accepted", given=f"/apis/apiextensions.k8s.io/v1/{_CRD}")
+    return Goal(what=f"Istio's GatewayClass {waypoint.CLASS}", conditions=(accepted,), cluster=False)
+
+
 def _no_waypoint(connection: "Connection") -> str:
     """Return why no waypoint can be made in this cluster, "" where it can."""
     from ztconform.kube import inventory  # noqa: PLC0415 - the extra may be missing
 
-    there = inventory.found(connection, f"/apis/gateway.networking.k8s.io/v1/gatewayclasses/{waypoint.CLASS}")
+    there = inventory.found(connection, _WAYPOINTS)
     needed = f"ztunnel knows connections and no requests, and there is no GatewayClass {waypoint.CLASS} for waypoints"
     return "" if there is not None else f"{needed}: Istio makes it once the definitions of Gateway API are installed"
 
