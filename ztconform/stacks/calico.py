@@ -27,6 +27,7 @@ _OPERATOR = "/apis/operator.tigera.io/v1"
 _PARTS = {"calico": "installations", "apiserver": "apiservers", "goldmane": "goldmanes", "whisker": "whiskers"}
 # The operator's charts keep Calico's objects in the first; the second is the public API, and with other charts the only one.
 _APIS = ("/apis/crd.projectcalico.org/v1", "/apis/projectcalico.org/v3")
+_SERVED = "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org"
 FLOWS = ("goldmane", "whisker")
 UNSERVED = "Calico's own kinds are not served: its API server (apiServer.enabled) does that"
 _STAGED = ("stagednetworkpolicies", "stagedglobalnetworkpolicies", "stagedkubernetesnetworkpolicies")
@@ -65,13 +66,20 @@ class Calico:
         return (VXLAN, WIREGUARD) if "wireguard" in stack.options else (VXLAN,)
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
-        """Return the chart of its definitions, and the operator's with what it is to install."""
-        from ztconform.kube.ready import Goal  # noqa: PLC0415 - the extra may be missing
+        """Return the chart of its definitions, and the operator's with what it is to install, its flow log once its API is served.
 
+        Asked for it earlier, the operator fails until then, and tries again after twice as long each time: minutes were seen.
+        """
+        from ztconform.kube.ready import Condition, Goal  # noqa: PLC0415 - the extra may be missing
+
+        own = (VALUES, values(stack, site), _mirrored(settings))
+        served = Condition(path=_SERVED, type="Available", given=f"{_OPERATOR}/apiservers/default")
         return (
             charts.chart(CRD_CHART, settings),
             Goal(what="Calico's definitions", crds=CRDS, cluster=False),
-            charts.chart(CHART, settings, VALUES, values(stack, site), _mirrored(settings)),
+            charts.chart(CHART, settings, *own, {flow: {"enabled": False} for flow in FLOWS}),
+            Goal(what="Calico's API", conditions=(served,), cluster=False),
+            charts.chart(CHART, settings, *own),
         )
 
     def promises(self, stack: Composition) -> Mapping[str, str]:
