@@ -66,7 +66,7 @@ class Calico:
         return (VXLAN, WIREGUARD) if "wireguard" in stack.options else (VXLAN,)
 
     def steps(self, stack: Composition, settings: Settings, site: Site) -> Sequence[Step]:
-        """Return the chart of its definitions, and the operator's with what it is to install, its flow log once its API is served.
+        """Return the chart of its definitions, and the operator's with what it is to install: its flow log once its API is there.
 
         Asked for it earlier, the operator fails until then, and tries again after twice as long each time: minutes were seen.
         """
