@@ -19,6 +19,7 @@ from ztconform.kube.helm import Chart
 from ztconform.lab import linktrial
 from ztconform.settings import Settings
 from ztconform.stacks import (
+    calico,
     charts,
     composed,
     gatewayapi,
@@ -255,3 +256,17 @@ def test_what_an_injector_pulls_is_of_the_version_that_the_user_chose(tmp_path: 
     settings = Settings(helm_bin=str(program), chart_versions={"istiod": "1.31.0"})
     found = images.of(stacks.find("kindnet+istio"), settings)  # type: ignore[arg-type]  # on kind
     assert ("docker.io/istio/proxyv2:1.31.0",) == found[2:]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "asked"),
+    [
+        ({}, {"Goldmane": {}, "Whisker": {}}),
+        ({"whisker": {"enabled": False}}, {"Goldmane": {}}),
+        ({"goldmane": {"enabled": False}, "whisker": {"enabled": False}}, {}),
+        ({"whisker": {"enabled": True, "notifications": "Disabled"}}, {"Goldmane": {}, "Whisker": {"notifications": "Disabled"}}),
+        ({"goldmane": None}, {"Goldmane": {}, "Whisker": {}}),
+    ],
+)
+def test_calicos_flow_log_is_asked_for_as_the_users_values_want_it(theirs: dict[str, Any], asked: dict[str, Any]) -> None:
+    assert asked == {manifest["kind"]: manifest["spec"] for manifest in calico.flow_log(theirs)}

@@ -4,12 +4,14 @@
 Values and names are checked against the charts of v3.32.1 and the operator v1.42.3 that they install.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ztconform.model import Manifest
 from ztconform.settings import Settings
-from ztconform.stacks import charts, networkpolicy
-from ztconform.stacks.component import Composition, Findings, Found, Kernel, Role, Site, Step
+from ztconform.stacks import charts, networkpolicy, undoing
+from ztconform.stacks.component import Composition, Findings, Found, Kernel, Objects, Role, Site, Step
 from ztconform.stacks.dual import NEEDS as DUAL
 from ztconform.stacks.dual import NOT_PROBED, is_dual
 from ztconform.stacks.kernel import VXLAN, WIREGUARD
@@ -45,6 +47,7 @@ VALUES: Mapping[str, Any] = {
             "linuxPolicySetupTimeoutSeconds": 5,
         },
     },
+    **{name: {"enabled": False} for name in FLOWS},  # by the chart, which would ask for them too early
 }
 
 
@@ -72,14 +75,14 @@ class Calico:
         """
         from ztconform.kube.ready import Condition, Goal  # noqa: PLC0415 - the extra may be missing
 
-        own = (VALUES, values(stack, site), _mirrored(settings))
         served = Condition(path=_SERVED, type="Available", given=f"{_OPERATOR}/apiservers/default")
+        told = flow_log(undoing.read(settings.values[CHART]) if CHART in settings.values else {})
         return (
             charts.chart(CRD_CHART, settings),
             Goal(what="Calico's definitions", crds=CRDS, cluster=False),
-            charts.chart(CHART, settings, *own, {flow: {"enabled": False} for flow in FLOWS}),
+            charts.chart(CHART, settings, VALUES, values(stack, site), _mirrored(settings)),
             Goal(what="Calico's API", conditions=(served,), cluster=False),
-            charts.chart(CHART, settings, *own),
+            Objects(component=CHART, what="Calico's flow log", make=lambda: told, mark=json.dumps(told), once=True),
         )
 
     def promises(self, stack: Composition) -> Mapping[str, str]:
@@ -146,6 +149,21 @@ class Calico:
         for namespace in ("tigera-operator", NAMESPACE, BY_MANIFEST):
             lines += map(str, inventory.troubles(connection, namespace, "k8s-app"))
         return "".join(f"{line}\n" for line in lines)
+
+
+def flow_log(theirs: Mapping[str, Any]) -> Sequence[Manifest]:
+    """Return what has the operator install Goldmane and Whisker, as the user's own values for its chart want them, or not."""
+    asked = {name: found if isinstance(found := theirs.get(name), Mapping) else {} for name in FLOWS}
+    return [
+        {
+            "apiVersion": "operator.tigera.io/v1",
+            "kind": name.capitalize(),
+            "metadata": {"name": "default"},
+            "spec": {key: value for key, value in asked[name].items() if key != "enabled"},
+        }
+        for name in FLOWS
+        if asked[name].get("enabled") is not False
+    ]
 
 
 def values(stack: Composition, site: Site) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ def check(name: str, with_options: Sequence["Chart"], without: Sequence["Chart"]
     plain = {chart.component: chart.values for chart in without}
     for chart in with_options:
         for file in chart.files:
-            for path in undone(chart.values, plain.get(chart.component, {}), _read(file)):
+            for path in undone(chart.values, plain.get(chart.component, {}), read(file)):
                 raise UsageError(f"--ztc-values {chart.component}={file}: {path} is on in {name}, and this switches it off")
 
 
@@ -39,7 +39,8 @@ def undone(ours: Mapping[str, Any], plain: Mapping[str, Any], theirs: Mapping[st
             yield key
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def read(file: Path) -> Mapping[str, Any]:
+    """Return the values of a file of the user's; none where it cannot be read, or is no mapping."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
