@@ -68,12 +68,13 @@ def test_a_service_says_which_waypoint_leads_to_it_and_the_headless_one_does_not
 
 
 def test_a_waypoint_meets_the_standard_that_our_namespaces_enforce_and_goes_where_our_pods_may() -> None:
-    options = PodOptions(tolerations=({"key": "dedicated", "operator": "Exists"},), pull_secret="ci/pull")
+    tolerations = ({"key": "dedicated", "operator": "Exists"},)
+    options = PodOptions(node_selector={"pool": "tests"}, tolerations=tolerations, pull_secret="ci/pull")
     overlay, gateway = waypoint.objects("shop-1", options)
     (kept,) = yaml.safe_load(overlay["data"]["deployment"]).values()
     spec = kept["template"]["spec"]
     assert {"type": "RuntimeDefault"} == spec["securityContext"]["seccompProfile"]
-    assert [{"key": "dedicated", "operator": "Exists"}] == spec["tolerations"]
+    assert ({"pool": "tests"}, [*tolerations]) == (spec["nodeSelector"], spec["tolerations"])
     assert [{"name": "pull"}] == spec["imagePullSecrets"]
     assert overlay["metadata"]["name"] == gateway["spec"]["infrastructure"]["parametersRef"]["name"]
     # Pods with our own labels would be taken for some of ours.

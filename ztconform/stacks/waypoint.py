@@ -30,6 +30,7 @@ def objects(namespace: str, options: "PodOptions") -> tuple[Manifest, ...]:
         "terminationGracePeriodSeconds": 2,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "istio-proxy", "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}],
+        "nodeSelector": dict(options.node_selector),
         "tolerations": [dict(toleration) for toleration in options.tolerations],
     }
     if options.pull_secret:
