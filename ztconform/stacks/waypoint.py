@@ -5,6 +5,7 @@ Checked against release-1.30: who makes it (pilot/pkg/config/kube/gatewaycommon/
 (manifests/charts/istio-control/istio-discovery/files/waypoint.yaml), and its listeners (listener_waypoint.go).
 """
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +66,12 @@ def features(config: Mapping[str, Any], version: str, *, lacking: str = "") -> M
     `config` is the mesh's, `version` Istio's; `lacking` says why none can be made.
     """
     unlogged = lacking or istiolog.unlogged(config)
-    known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    known = re.match(r"(\d+)\.(\d+)", version)
+    told = known is None or (int(known[1]), int(known[2])) >= _TOLD_SINCE
     untold = f"waypoints of Istio {version} tell an application nothing of who called it: they do since 1.30"
     return {
         "l7-authz": unlogged,
-        "identity": lacking or (untold if len(known) == len(_TOLD_SINCE) and known < _TOLD_SINCE else ""),
+        "identity": lacking or ("" if told else untold),
         "dotted-accounts": unlogged,
         "authorization-dry-run": unlogged or ("" if istiolog.is_ours(config) else istiolog.NO_DRY_RUNS),
         "waypoint": lacking,
