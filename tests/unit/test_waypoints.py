@@ -90,6 +90,14 @@ def test_a_waypoint_is_one_that_an_api_server_takes() -> None:
     assert [] == [*schemas.wrongs(gateway), *schemas.wrongs(istiomesh.logging("shop-1"))]
 
 
+def test_a_waypoint_names_the_revision_that_is_to_make_it() -> None:
+    for revision, label in (("", None), ("canary", "canary")):
+        made = ambientmesh.mesh(OURS, revision=revision).waypoint
+        assert made is not None
+        (gateway,) = (one for one in made.objects("shop-1", PodOptions()) if one["kind"] == "Gateway")
+        assert label == gateway["metadata"]["labels"].get("istio.io/rev")
+
+
 def test_where_the_mesh_logs_nothing_its_waypoints_do() -> None:
     for config, kinds in (({}, {"Gateway", "ConfigMap", "Telemetry"}), (OURS, {"Gateway", "ConfigMap"})):
         made = ambientmesh.mesh(config).waypoint

@@ -24,8 +24,8 @@ NOT_SHOWN = "ztunnel keeps the SVIDs of a node's pods in its own memory: no prob
 _MODE = "istio.io/dataplane-mode"
 
 
-def mesh(config: Mapping[str, Any], *, namespace: str = istiomesh.NAMESPACE) -> "Mesh":
-    """Return the mesh of a MeshConfig whose pods ztunnel captures."""
+def mesh(config: Mapping[str, Any], *, namespace: str = istiomesh.NAMESPACE, revision: str = "") -> "Mesh":
+    """Return the mesh of a MeshConfig whose pods ztunnel captures; `revision` is "" for the default control plane."""
     from ztconform.kube import waypoints, ztunnelcauses  # noqa: PLC0415 - the extra may be missing
     from ztconform.kube.profile import Mesh, Waypoint, Witness  # noqa: PLC0415 - likewise
     from ztconform.kube.proxylog import ProxyLogs  # noqa: PLC0415 - likewise
@@ -39,7 +39,7 @@ def mesh(config: Mapping[str, Any], *, namespace: str = istiomesh.NAMESPACE) -> 
         return waypoints.Witness(entries, policies, ztunnelcauses.Witness(lines, policies, root))
 
     def objects(place: str, options: "PodOptions") -> tuple[Manifest, ...]:
-        made = waypoint.objects(place, options)
+        made = waypoint.objects(place, options, revision)
         return made if config.get("accessLogFile") else (*made, istiomesh.logging(place))
 
     return Mesh(

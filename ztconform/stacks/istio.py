@@ -85,7 +85,7 @@ class Istio(Overlay):
         config = istiomesh.config(connection, namespace, revision)
         ambient = "ambient" in stack.options
         if ambient:
-            mesh = ambientmesh.mesh(config, namespace=namespace)
+            mesh = ambientmesh.mesh(config, namespace=namespace, revision=revision)
         else:
             cni = istiomesh.redirects(connection)
             mesh = istiomesh.mesh(config, namespace=namespace, revision=revision, cni=cni)

@@ -25,8 +25,12 @@ _OVERLAY = "ztconform-waypoint"
 _TOLD_SINCE = (1, 30)  # versions of Istio in which a waypoint can tell the application who called (istio/istio#54995)
 
 
-def objects(namespace: str, options: "PodOptions") -> tuple[Manifest, ...]:
-    """Return a waypoint for the Services of a namespace: small, soon gone, and by the Pod Security Standard `restricted`."""
+def objects(namespace: str, options: "PodOptions", revision: str = "") -> tuple[Manifest, ...]:
+    """Return a waypoint for the Services of a namespace: small, soon gone, and by the Pod Security Standard `restricted`.
+
+    A control plane that has a revision makes those alone that name it.
+    """
+    whose = {"istio.io/rev": revision} if revision else {}
     spec: dict[str, Any] = {
         "terminationGracePeriodSeconds": 2,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -45,7 +49,7 @@ def objects(namespace: str, options: "PodOptions") -> tuple[Manifest, ...]:
     gateway = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": {"istio.io/waypoint-for": "service"}},
+        "metadata": {"name": NAME, "namespace": namespace, "labels": {"istio.io/waypoint-for": "service", **whose}},
         "spec": {
             "gatewayClassName": CLASS,
             "infrastructure": {
