@@ -35,9 +35,10 @@ def objects(namespace: str, options: "PodOptions", revision: str = "") -> tuple[
         "terminationGracePeriodSeconds": 2,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "istio-proxy", "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}],
-        "nodeSelector": dict(options.node_selector),
         "tolerations": [dict(toleration) for toleration in options.tolerations],
     }
+    if options.node_selector:
+        spec["nodeSelector"] = dict(options.node_selector)
     if options.pull_secret:
         spec["imagePullSecrets"] = [{"name": options.pull_secret.partition("/")[2]}]
     overlay = {
