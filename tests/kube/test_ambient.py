@@ -3,7 +3,7 @@
 
 ZTC_TEST_ISTIO_CNI_CHART and ZTC_TEST_ZTUNNEL_CHART name folders or archives of its charts beside those that `test_mesh` names,
 ZTC_TEST_ISTIO_CNI_VALUES and ZTC_TEST_ZTUNNEL_VALUES files of values, ZTC_TEST_GATEWAY_API the definitions of Gateway API, and
-ZTC_TEST_AMBIENT_IMAGES a folder with archives of pilot, install-cni and ztunnel.
+ZTC_TEST_AMBIENT_IMAGES a folder with archives of pilot, proxyv2, install-cni and ztunnel.
 """
 
 import json
