@@ -2,6 +2,7 @@
 """Which stacks there are, what each needs and will be able to prove, and the images that it runs from; asks no cluster."""
 
 import ast
+import functools
 from collections.abc import Callable, Mapping
 
 from ztconform import catalogue, resources
@@ -61,6 +62,7 @@ def images(say: Say, name: str, settings: Settings) -> int:
     return EXIT_PROVED
 
 
+@functools.cache
 def played() -> frozenset[str]:
     """Return the requirements that our scenarios prove, as they are written there; nothing is imported."""
     files = resources.folder("scenarios").glob("test_*.py")
