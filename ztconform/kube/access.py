@@ -91,9 +91,9 @@ def needs(connection: Connection) -> tuple[Need, ...]:
     served = kinds.served(connection)
     groups = {kind.group for kind in served}
     more = [*(ISTIO if _WITH_ISTIO in groups else ()), *(CALICO if _WITH_CALICO in groups else ())]
-    ztunnels = inventory.found(connection, "/apis/apps/v1/daemonsets", labelSelector=_WITH_AMBIENT) or {}
-    if _WITH_ISTIO in groups and ztunnels.get("items"):
-        more += AMBIENT
+    if _WITH_ISTIO in groups:
+        ztunnels = inventory.found(connection, "/apis/apps/v1/daemonsets", labelSelector=_WITH_AMBIENT) or {}
+        more += AMBIENT if ztunnels.get("items") else ()
     return (*ALWAYS, *more, *(Need(group=kind.group, resource=kind.resource, verbs=_OWN) for kind in served))
 
 

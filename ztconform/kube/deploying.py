@@ -62,8 +62,8 @@ class Deployment:
         self._copy_pull_secret(topology.namespaces)
         self._apply(beside)
         self.start(topology.workloads)
-        for name in sorted({w.ref.namespace for w in topology.workloads if w.meshed and w.waypoint}):
-            if self._mesh is not None and self._mesh.waypoint is not None:
+        if self._mesh is not None and self._mesh.waypoint is not None:
+            for name in sorted(meshpods.waypointed(topology.workloads)):
                 waypoints.await_ready(self._resources, self.names.to_real(name), self._mesh.waypoint.name)
 
     @property

@@ -70,7 +70,7 @@ class Maker:
             raise UsageError(f"namespace {namespace} is to hold meshed pods, and no mesh runs here")
         area = meshpods.area(namespace, self.names.to_real(namespace), self.around.domain, topology.workloads, mesh)
         made = mesh.objects(area)
-        if mesh.waypoint is not None and any(w.waypoint and w.ref.namespace == namespace for w in topology.workloads):
+        if mesh.waypoint is not None and namespace in meshpods.waypointed(topology.workloads):
             made = (*made, *mesh.waypoint.objects(area.namespace, self.around.options))
         return [objects.labelled(manifest, self.around.labels) for manifest in made]
 

@@ -72,6 +72,11 @@ def spoken(service: Object, workload: Workload, mesh: Mesh) -> Object:
     return {**service, "metadata": metadata, "spec": {**service["spec"], "ports": ports}}
 
 
+def waypointed(workloads: Iterable[Workload]) -> frozenset[str]:
+    """Return the namespaces that want a waypoint: those with a meshed workload that is called through one."""
+    return frozenset(w.ref.namespace for w in workloads if w.meshed and w.waypoint)
+
+
 def uncaptured(workload: Workload, mesh: Mesh | None) -> Workload | None:
     """Return who sends past a node's proxy for a workload: a pod like its own that is left out of the mesh, and serves nothing.
 

@@ -17,6 +17,7 @@ from ztconform.kube.objects import labelled
 from ztconform.kube.resources import Identity, Resources, base
 from ztconform.model import Manifest, Ref, of_manifest
 from ztconform.proof import change
+from ztconform.proof.plan import bound_services
 
 # What the API server fills in, which changes nothing of what a policy says (networking/v1 defaults).
 _DEFAULTS: Mapping[str, Any] = {"protocol": "TCP"}
@@ -148,27 +149,26 @@ class Policies:
         One that is bound to a Service, or to a gateway, selects no pod.
         """
         there = self._of_mesh(kind, (root, pod.namespace), wanted, dry_run=dry_run)
-        selecting = ((name, spec.get("selector") or {}) for name, spec in there if "targetRefs" not in spec)
+        specs = ((name, sent.get("spec") or {}) for name, sent in there)
+        selecting = ((name, spec.get("selector") or {}) for name, spec in specs if "targetRefs" not in spec)
         return tuple(sorted(name for name, labels in selecting if self._is_selected(pod, labels)))
 
     def bound_to(self, service: Ref, kind: str, wanted: Mapping[str, str], *, dry_run: bool) -> tuple[str, ...]:
         """Return the mesh's policies of a kind that are bound to a Service (as it is in the cluster); the rest is as above."""
-        target = ("Service", service.name)
         there = self._of_mesh(kind, (service.namespace,), wanted, dry_run=dry_run)
-        bound = ((name, [(to.get("kind"), to.get("name")) for to in spec.get("targetRefs") or ()]) for name, spec in there)
-        return tuple(sorted(name for name, targets in bound if target in targets))
+        return tuple(sorted(name for name, sent in there if service in bound_services(sent)))
 
     def _of_mesh(
         self, kind: str, namespaces: Collection[str], wanted: Mapping[str, str], *, dry_run: bool
-    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the policies of a kind in these namespaces that have these fields: as the case names each, and what it says."""
+    ) -> Iterator[tuple[str, Manifest]]:
+        """Yield the policies of a kind in these namespaces that have these fields: as the case names each, and as it was sent."""
         for applied in self._applied.values():
             spec, metadata = applied.sent.get("spec") or {}, applied.sent["metadata"]
             dry = (metadata.get("annotations") or {}).get("istio.io/dry-run") == "true"
             if applied.sent.get("kind") != kind or metadata.get("namespace") not in namespaces or dry != dry_run:
                 continue
             if all(spec.get(key, value if key == "action" else None) == value for key, value in wanted.items()):
-                yield self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))), spec
+                yield self.known_as(Ref(str(metadata["namespace"]), str(metadata["name"]))), applied.sent
 
 
 def selector(declared: Mapping[str, Any]) -> str:

@@ -7,12 +7,10 @@ nodes' proxies to tell.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ztconform.evidence import Cause, Observation
-from ztconform.kube import pods
 from ztconform.kube.meshcauses import ALLOW, sent_by, would_deny
-from ztconform.kube.pods import KubePod
+from ztconform.kube.pods import KubePod, is_ending, lacking
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey, Probes
 from ztconform.kube.profile import Witness as Beneath
@@ -43,7 +41,7 @@ def await_ready(resources: Resources, namespace: str, name: str) -> None:
         return "" if programmed.get("status") == "True" else f"not programmed ({programmed.get('message') or 'no word of it'})"
 
     def unready(found: Found) -> str:
-        return next(filter(None, map(pods.lacking, found.values())), "") if found else "without a pod"
+        return next(filter(None, map(lacking, found.values())), "") if found else "without a pod"
 
     what = f"waiting for the waypoint in namespace {namespace}"
     until(resources, f"/api/v1/namespaces/{namespace}/pods", unready, what=what, seconds=_READY, labelSelector=_selector(name))
@@ -135,12 +133,10 @@ class Waypoints:
         found: dict[Place, list[KubePod]] = {}
         for namespace, pod in {pod.real.namespace: pod for pod in pods if pod.workload.waypoint}.items():
             there = self.resources.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_selector(self.name))
-            found.update({Place(namespace, str(one["metadata"]["name"]), CONTAINER): [pod] for one in there if _is_up(one)})
+            found.update(
+                {Place(namespace, str(one["metadata"]["name"]), CONTAINER): [pod] for one in there if not is_ending(one)}
+            )
         return found
-
-
-def _is_up(pod: Mapping[str, Any]) -> bool:
-    return not pod["metadata"].get("deletionTimestamp")
 
 
 def word(sent: Sent, entries: Iterable[Entry]) -> Word:

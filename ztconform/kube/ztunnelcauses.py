@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ztconform.evidence import Cause
 from ztconform.kube.meshcauses import demanding, passed, refusals
-from ztconform.kube.pods import KubePod
+from ztconform.kube.pods import KubePod, is_ending
 from ztconform.kube.policies import Policies
 from ztconform.kube.profile import Journey, Probes
 from ztconform.kube.proxylog import Place, ProxyLogs, Sent, address
@@ -82,7 +82,7 @@ class Ztunnels:
         there = {
             item["spec"].get("nodeName"): Place(item["metadata"]["namespace"], item["metadata"]["name"], CONTAINER)
             for item in self.resources.items("/api/v1/pods", labelSelector=self.selector)
-            if not item["metadata"].get("deletionTimestamp")
+            if not is_ending(item)
         }
         found: dict[Place, list[KubePod]] = {}
         for pod in pods:

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ztconform.model import OUTSIDE, Attempt, Case, Lifecycle, Pod, Probe, Ref, Row, Workload
+from ztconform.model import OUTSIDE, Attempt, Case, Lifecycle, Manifest, Pod, Probe, Ref, Row, Workload
 from ztconform.placeholders import named
 from ztconform.timeouts import Timeouts
 
@@ -42,10 +42,14 @@ def with_attackers(case: Case) -> Case:
 def with_waypoints(case: Case) -> Case:
     """Return the case with a waypoint before every workload that a policy is bound to, or whose callers are to be known."""
     called = {row.probe.target for step in case.steps for row in step.rows if row.identity is not None}
-    for manifest in (manifest for step in case.steps for manifest in step.apply):
-        namespace, spec = str(manifest["metadata"].get("namespace", "default")), manifest.get("spec") or {}
-        called |= {Ref(namespace, str(to.get("name"))) for to in spec.get("targetRefs") or () if to.get("kind") == "Service"}
+    called |= {service for step in case.steps for manifest in step.apply for service in bound_services(manifest)}
     return _each_workload(case, lambda workload: replace(workload, waypoint=workload.ref in called))
+
+
+def bound_services(manifest: Manifest) -> frozenset[Ref]:
+    """Return the Services that a mesh's policy is bound to, which are of its own namespace."""
+    namespace, spec = str(manifest["metadata"].get("namespace", "default")), manifest.get("spec") or {}
+    return frozenset(Ref(namespace, str(to.get("name"))) for to in spec.get("targetRefs") or () if to.get("kind") == "Service")
 
 
 def _each_workload(case: Case, change: Callable[[Workload], Workload]) -> Case:

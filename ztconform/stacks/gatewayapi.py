@@ -17,7 +17,8 @@ from ztconform.stacks import pins
 from ztconform.stacks.component import Objects, Step
 
 KEY = "gateway-api"
-CRDS = ("gatewayclasses.gateway.networking.k8s.io", "gateways.gateway.networking.k8s.io", "httproutes.gateway.networking.k8s.io")
+CLASSES = "gatewayclasses.gateway.networking.k8s.io"
+CRDS = (CLASSES, "gateways.gateway.networking.k8s.io", "httproutes.gateway.networking.k8s.io")
 _WITHIN = 30.0  # seconds for the download
 # What the release consists of: definitions, and a policy that keeps older ones from replacing them.
 _KINDS = frozenset({"CustomResourceDefinition", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"})

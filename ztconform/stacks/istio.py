@@ -28,7 +28,7 @@ CRDS = (
 HUB = "docker.io/istio"
 TTL = 600.0  # seconds that an SVID of our own stacks lives unless the user says otherwise: rotation is seen within a run
 _WAYPOINTS = f"/apis/gateway.networking.k8s.io/v1/gatewayclasses/{waypoint.CLASS}"
-_CRD = "customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io"
+_DEFINED = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{gatewayapi.CLASSES}"
 _ZTUNNEL = 11.0  # until ztunnel closes such a connection (ztunnel#1229: about 10 s)
 
 
@@ -203,7 +203,7 @@ def _classes() -> "Goal":
     """Return the class of waypoints, which a new control plane makes once it leads: what is looked at before has none."""
     from ztconform.kube.ready import Condition, Goal  # noqa: PLC0415 - the extra may be missing
 
-    accepted = Condition(path=_WAYPOINTS, type="Accepted", given=f"/apis/apiextensions.k8s.io/v1/{_CRD}")
+    accepted = Condition(path=_WAYPOINTS, type="Accepted", given=_DEFINED)
     return Goal(what=f"Istio's GatewayClass {waypoint.CLASS}", conditions=(accepted,), cluster=False)
 
 

@@ -59,7 +59,7 @@ def read(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | None:
 
     What was sent to one of the pod's own addresses came in: the proxy restores where its client wanted to go.
     """
-    said = _of_json(line) if line.startswith(b"{") else _of_text(line)
+    said = _said(line)
     if said is None:
         return None
     host, _, _ = str(said.get("local") or "").rpartition(":")
@@ -73,9 +73,14 @@ def read_waypoint(line: bytes, pod: Ref, addresses: Collection[str]) -> Entry | 
 
     A request is logged by the listener that judges it; what only carries a tunnel has no nonce.
     """
-    said = _of_json(line) if line.startswith(b"{") else _of_text(line)
+    said = _said(line)
     found = None if said is None else logentry.entry({**said, "side": "inbound-request", "pod": str(pod)})
     return found if found is not None and found.nonce else None
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    """Return the fields of a line of the access log, in either format; None for any other line."""
+    return _of_json(line) if line.startswith(b"{") else _of_text(line)
 
 
 def _of_json(line: bytes) -> dict[str, Any] | None:

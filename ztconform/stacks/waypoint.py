@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ztconform.model import Manifest
-from ztconform.stacks import istiolog
+from ztconform.stacks import istiolog, istiomesh
 
 if TYPE_CHECKING:
     from ztconform.settings import PodOptions
@@ -34,7 +34,7 @@ def objects(namespace: str, options: "PodOptions", revision: str = "") -> tuple[
     spec: dict[str, Any] = {
         "terminationGracePeriodSeconds": 2,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "istio-proxy", "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}],
+        "containers": [{"name": istiomesh.PROXY, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}],
         "tolerations": [dict(toleration) for toleration in options.tolerations],
     }
     if options.node_selector:
